@@ -1,0 +1,13 @@
+//! Offline mirror and registry sync daemon.
+//!
+//! ```text
+//! drop folder ─settle─► verify ─► package: unpack in one pass ─► store + catalog: the package is ready
+//!                         │                                                │
+//!                    rejected/ + reason                    wanted(target) = ready packages, filtered
+//!                                                                          │
+//!   schedule, new package, request ─► observe target ─► plan (pure) ─► apply: registry, platform
+//!                                                                          │
+//!                             status, metrics, lag ◄── record of the run; empty plan = in sync
+//! ```
+//!
+//! Modules in reading order, lowest layer first. `tests/tidy.rs` holds who may name whom.

@@ -11,3 +11,6 @@
 //! ```
 //!
 //! Modules in reading order, lowest layer first. `tests/tidy.rs` holds who may name whom.
+
+// Vocabulary and the operating system.
+pub mod base;

@@ -1,0 +1,195 @@
+//! Everything that an image consists of, in the order in which it can be sent.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use super::oci::{Descriptor, Manifest, ParseManifestError};
+use super::{Chain, Digest};
+
+/// How deep indexes may nest. Real ones are one level deep; the bound keeps hostile input from using up the stack.
+pub const DEPTH_MAX: usize = 8;
+
+/// The manifests and blobs of one image, each digest once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Manifests, children before parents; the last one is the image itself.
+    pub manifests: Vec<Descriptor>,
+    /// Configurations and layers, in the order of the manifests that name them.
+    pub blobs: Vec<Blob>,
+}
+
+/// A blob and the manifest that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// The configuration or layer.
+    pub descriptor: Descriptor,
+    /// The manifest that names it first.
+    pub parent: Digest,
+}
+
+/// Why a tree cannot be read.
+#[derive(Debug, Error)]
+pub enum TreeError<E> {
+    /// A manifest cannot be read from where it is kept.
+    #[error("failed to read manifest {digest}")]
+    Read {
+        /// The manifest.
+        digest: Digest,
+        /// What the reader said.
+        source: E,
+    },
+    /// A manifest is kept, but is none.
+    #[error("failed to parse manifest {digest}")]
+    Parse {
+        /// The manifest.
+        digest: Digest,
+        /// What is wrong with it.
+        source: ParseManifestError,
+    },
+    /// Indexes nest deeper than [`DEPTH_MAX`].
+    #[error("expected at most {DEPTH_MAX} levels of manifests below {root}")]
+    TooDeep {
+        /// The image.
+        root: Digest,
+    },
+}
+
+impl Tree {
+    /// Reads the tree below `root`; `read` returns the bytes of a manifest.
+    pub fn read<E: std::error::Error + 'static>(
+        root: &Descriptor,
+        mut read: impl FnMut(&Descriptor) -> Result<Vec<u8>, E>,
+    ) -> Result<Self, TreeError<E>> {
+        let mut tree = Self {
+            manifests: Vec::new(),
+            blobs: Vec::new(),
+        };
+        let mut seen = BTreeSet::new();
+        tree.visit(root, DEPTH_MAX, &mut seen, &mut read)
+            .map_err(|error| error.unwrap_or(TreeError::TooDeep { root: root.digest }))?;
+        Ok(tree)
+    }
+
+    /// Returns the bytes of all manifests and blobs together.
+    pub fn content_bytes(&self) -> u64 {
+        let manifests = self.manifests.iter().map(|manifest| manifest.size_bytes);
+        let blobs = self.blobs.iter().map(|blob| blob.descriptor.size_bytes);
+        manifests.chain(blobs).fold(0, u64::saturating_add)
+    }
+
+    /// Adds `descriptor` and what is below it. The error is `None` where the depth is used up.
+    fn visit<E>(
+        &mut self,
+        descriptor: &Descriptor,
+        depth: usize,
+        seen: &mut BTreeSet<Digest>,
+        read: &mut impl FnMut(&Descriptor) -> Result<Vec<u8>, E>,
+    ) -> Result<(), Option<TreeError<E>>> {
+        let digest = descriptor.digest;
+        if !seen.insert(digest) {
+            return Ok(());
+        }
+        let depth = depth.checked_sub(1).ok_or(None)?;
+        let bytes = read(descriptor).map_err(|source| TreeError::Read { digest, source })?;
+        let (manifest, media_type) =
+            Manifest::parse(&bytes).map_err(|source| TreeError::Parse { digest, source })?;
+        for child in manifest.children() {
+            self.visit(child, depth, seen, read)?;
+        }
+        for blob in manifest.blobs() {
+            if seen.insert(blob.digest) {
+                self.blobs.push(Blob {
+                    descriptor: blob.clone(),
+                    parent: digest,
+                });
+            }
+        }
+        self.manifests.push(Descriptor {
+            media_type,
+            ..descriptor.clone()
+        });
+        Ok(())
+    }
+}
+
+impl<E: std::error::Error + 'static> TreeError<E> {
+    /// Renders the error with its source on one line.
+    pub fn to_line(&self) -> String {
+        Chain(self).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io;
+
+    use super::*;
+
+    /// A bag of manifests by digest.
+    #[derive(Default)]
+    struct Bag(BTreeMap<Digest, Vec<u8>>);
+
+    impl Bag {
+        fn add(&mut self, text: &str) -> Descriptor {
+            let digest = Digest::of(text.as_bytes());
+            self.0.insert(digest, text.as_bytes().to_vec());
+            Descriptor {
+                media_type: String::new(),
+                digest,
+                size_bytes: text.len() as u64,
+            }
+        }
+
+        fn tree(&self, root: &Descriptor) -> Result<Tree, TreeError<io::Error>> {
+            Tree::read(root, |descriptor| {
+                let found = self.0.get(&descriptor.digest).cloned();
+                found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+            })
+        }
+    }
+
+    fn pointer(descriptor: &Descriptor) -> String {
+        let Descriptor {
+            digest, size_bytes, ..
+        } = descriptor;
+        format!(r#"{{"mediaType":"x","digest":"{digest}","size":{size_bytes}}}"#)
+    }
+
+    fn image(layer: &str) -> String {
+        let layer = Digest::of(layer.as_bytes());
+        format!(
+            r#"{{"config":{{"mediaType":"c","digest":"{}","size":1}},
+                "layers":[{{"mediaType":"l","digest":"{layer}","size":10}}]}}"#,
+            Digest::of(b"config")
+        )
+    }
+
+    #[test]
+    fn children_come_before_parents_and_each_digest_once() {
+        let mut bag = Bag::default();
+        let one = bag.add(&image("one"));
+        let two = bag.add(&image("two"));
+        let (a, b) = (pointer(&one), pointer(&two));
+        let root = bag.add(&format!(r#"{{"manifests":[{a},{b},{a}]}}"#));
+        let tree = bag.tree(&root).unwrap();
+        let order: Vec<Digest> = tree.manifests.iter().map(|m| m.digest).collect();
+        assert_eq!(order, [one.digest, two.digest, root.digest]);
+        assert_eq!(tree.blobs.len(), 3, "the shared configuration counts once");
+        let manifests = one.size_bytes + two.size_bytes + root.size_bytes;
+        assert_eq!(tree.content_bytes(), manifests + 1 + 10 + 10);
+    }
+
+    #[test]
+    fn deep_and_incomplete_trees_are_errors() {
+        let mut bag = Bag::default();
+        let mut root = bag.add(&image("one"));
+        for _ in 0..DEPTH_MAX {
+            root = bag.add(&format!(r#"{{"manifests":[{}]}}"#, pointer(&root)));
+        }
+        assert!(matches!(bag.tree(&root), Err(TreeError::TooDeep { .. })));
+        bag.0.remove(&root.digest);
+        assert!(matches!(bag.tree(&root), Err(TreeError::Read { .. })));
+    }
+}

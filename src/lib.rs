@@ -14,3 +14,4 @@
 
 // Vocabulary and the operating system.
 pub mod base;
+pub mod sys;

@@ -1,0 +1,329 @@
+//! Durable file operations.
+//!
+//! # Durability
+//!
+//! Every function says what survives power loss when it returns. A name is durable only after the directory that
+//! holds it was synced; the content only after the file was.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::{NamedTempFile, TempPath};
+use thiserror::Error;
+
+use crate::base::{Class, Classified};
+
+/// A failed file-system operation: what was attempted, on which path, and why.
+#[derive(Debug, Error)]
+#[error("failed to {verb} `{}`", path.display())]
+pub struct Error {
+    /// The operation, as an infinitive without `to`: `open`, `sync`, `rename`.
+    pub verb: &'static str,
+    /// The path the operation was applied to.
+    pub path: PathBuf,
+    /// The operating system's answer.
+    pub source: io::Error,
+}
+
+impl Classified for Error {
+    fn class(&self) -> Class {
+        class_of(&self.source)
+    }
+
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library's list grows; what is not named has no hint"
+    )]
+    fn hint(&self) -> Option<String> {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(format!(
+                "free space on the file system of `{}`",
+                self.path.display()
+            )),
+            io::ErrorKind::ReadOnlyFilesystem => Some(format!(
+                "make the file system of `{}` writable",
+                self.path.display()
+            )),
+            io::ErrorKind::PermissionDenied => Some(format!(
+                "give the user that runs violetd access to `{}`",
+                self.path.display()
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// Returns the class of an operating-system error.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the standard library's list grows; what is not named may pass by itself"
+)]
+pub fn class_of(error: &io::Error) -> Class {
+    match error.kind() {
+        io::ErrorKind::NotFound => Class::Absent,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Class::Denied,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Class::Full
+        }
+        io::ErrorKind::AlreadyExists
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::InvalidInput => Class::Usage,
+        _ => Class::Transient,
+    }
+}
+
+/// Adds the verb and the path to an [`io::Result`].
+pub trait Context<T> {
+    /// Maps the error side to [`struct@Error`].
+    fn context(self, verb: &'static str, path: &Path) -> Result<T, Error>;
+}
+
+impl<T> Context<T> for io::Result<T> {
+    fn context(self, verb: &'static str, path: &Path) -> Result<T, Error> {
+        #[cfg(test)]
+        let this = super::fault::inject(self, verb, path);
+        #[cfg(not(test))]
+        let this = self;
+        this.map_err(|source| Error {
+            verb,
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+/// Creates an unfinished file in `dir` that disappears unless it is published.
+pub fn create_temp(dir: &Path, mode: u32) -> Result<NamedTempFile, Error> {
+    tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(mode))
+        .tempfile_in(dir)
+        .context("create a file in", dir)
+}
+
+/// Publishes `temp` at `target`, which it replaces.
+///
+/// `temp` must be on the same file system as `target`.
+///
+/// # Durability
+///
+/// On success both the content and the directory entry survive power loss: the file is synced before the rename, the
+/// parent directory after it. On error, or on a crash at any point, `target` is either untouched or complete.
+pub fn publish(temp: NamedTempFile, target: &Path) -> Result<(), Error> {
+    temp.as_file().sync_all().context("sync", temp.path())?;
+    publish_synced(temp, target)?;
+    sync_dir(parent_of(target))
+}
+
+/// Publishes `temp`, whose content the caller has made durable, at `target`, which it replaces.
+///
+/// # Durability
+///
+/// The name is durable only after [`sync_dir`] of the parent: for callers that publish many files and sync each
+/// directory once.
+pub fn publish_synced(temp: NamedTempFile, target: &Path) -> Result<(), Error> {
+    temp.persist(target)
+        .map_err(|error| error.error)
+        .context("rename to", target)?;
+    Ok(())
+}
+
+/// Publishes the closed file `temp`, whose content the caller has made durable, at `target`, which it replaces.
+///
+/// # Durability
+///
+/// As [`publish_synced`].
+pub fn publish_closed(temp: TempPath, target: &Path) -> Result<(), Error> {
+    temp.persist(target)
+        .map_err(|error| error.error)
+        .context("rename to", target)
+}
+
+/// Writes `bytes` to `path`, replacing what was there. Both survive power loss on success.
+pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    let mut temp = create_temp(parent_of(path), mode)?;
+    temp.write_all(bytes).context("write to", temp.path())?;
+    publish(temp, path)
+}
+
+/// Moves a file, replacing what was at `to`. The new name survives power loss on success.
+///
+/// Between file systems the content is copied, made durable and only then removed at `from`.
+pub fn move_file(from: &Path, to: &Path) -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "this is the durable wrapper")]
+    let renamed = std::fs::rename(from, to);
+    match renamed {
+        Ok(()) => {
+            sync_dir(parent_of(to))?;
+            sync_dir(parent_of(from))
+        }
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            let mut source = File::open(from).context("open", from)?;
+            let mode = source.metadata().context("inspect", from)?.permissions();
+            let mut temp = create_temp(parent_of(to), mode.mode())?;
+            io::copy(&mut source, temp.as_file_mut()).context("write to", temp.path())?;
+            publish(temp, to)?;
+            remove_file(from)
+        }
+        Err(error) => Err(error).context("rename", from),
+    }
+}
+
+/// Removes a file. That it was not there is a success. The absence survives power loss.
+pub fn remove_file(path: &Path) -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "this is the durable wrapper")]
+    let removed = std::fs::remove_file(path);
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).context("remove", path),
+        Ok(()) => sync_dir(parent_of(path)),
+    }
+}
+
+/// Removes everything inside `dir`, and not `dir` itself. Symbolic links are removed, not followed.
+pub fn empty_dir(dir: &Path) -> Result<(), Error> {
+    for entry in std::fs::read_dir(dir).context("read", dir)? {
+        let entry = entry.context("read", dir)?;
+        let path = entry.path();
+        let is_dir = entry.file_type().context("inspect", &path)?.is_dir();
+        #[expect(clippy::disallowed_methods, reason = "this is the wrapper")]
+        let removed = if is_dir {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        removed.context("remove", &path)?;
+    }
+    sync_dir(dir)
+}
+
+/// Creates the directory `path` unless it exists, and makes its entry durable.
+///
+/// The parent must exist. It is synced even if `path` already exists: whoever created `path` may have died before
+/// syncing.
+pub fn ensure_dir(path: &Path) -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "this is the durable wrapper")]
+    let created = std::fs::create_dir(path);
+    match created {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if path.is_dir() {
+                return sync_dir(parent_of(path));
+            }
+            Err(io::Error::from(io::ErrorKind::NotADirectory)).context("create directory", path)
+        }
+        Err(error) => Err(error).context("create directory", path),
+        Ok(()) => sync_dir(parent_of(path)),
+    }
+}
+
+/// Creates directories called `names` in `parent` unless they exist, and makes their entries durable with one sync.
+pub fn ensure_dirs(parent: &Path, names: impl IntoIterator<Item = String>) -> Result<(), Error> {
+    for name in names {
+        let path = parent.join(name);
+        #[expect(clippy::disallowed_methods, reason = "this is the durable wrapper")]
+        let created = std::fs::create_dir(&path);
+        match created {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            result => result.context("create directory", &path)?,
+        }
+    }
+    sync_dir(parent)
+}
+
+/// Creates the directory `path` and all its parents unless they exist, and makes the new entries durable.
+pub fn ensure_dir_all(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        ensure_dir_all(parent)?;
+    }
+    ensure_dir(path)
+}
+
+/// Makes the entries of `dir` durable.
+pub fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir)
+        .and_then(|handle| handle.sync_all())
+        .context("sync", dir)
+}
+
+/// Makes everything durable that was written to the file system that holds `dir`.
+pub fn sync_file_system(dir: &Path) -> Result<(), Error> {
+    let handle = File::open(dir).context("open", dir)?;
+    rustix::fs::syncfs(handle.as_fd())
+        .map_err(io::Error::from)
+        .context("sync the file system of", dir)
+}
+
+/// Returns the directory that holds `path`; the current one for a bare name.
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replace_file_leaves_one_complete_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        replace_file(&path, b"one", 0o600).unwrap();
+        replace_file(&path, b"two", 0o600).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn ensure_dir_refuses_a_file_in_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        replace_file(&path, b"", 0o600).unwrap();
+        assert_eq!(ensure_dir(&path).unwrap_err().class(), Class::Usage);
+        let names = || ["x".to_owned(), "y".to_owned()];
+        assert_eq!(ensure_dirs(dir.path(), names()).unwrap_err().path, path);
+        let empty = tempfile::tempdir().unwrap();
+        ensure_dirs(empty.path(), names()).unwrap();
+        ensure_dirs(empty.path(), names()).unwrap();
+        assert!(empty.path().join("y").is_dir());
+        ensure_dir_all(&dir.path().join("a/b/c")).unwrap();
+        assert!(dir.path().join("a/b/c").is_dir());
+    }
+
+    #[test]
+    fn removal_is_idempotent_and_stays_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("inner");
+        ensure_dir(&inner).unwrap();
+        let keep = dir.path().join("keep");
+        replace_file(&keep, b"k", 0o600).unwrap();
+        std::os::unix::fs::symlink(&keep, inner.join("link")).unwrap();
+        ensure_dir(&inner.join("sub")).unwrap();
+        empty_dir(&inner).unwrap();
+        assert_eq!(std::fs::read_dir(&inner).unwrap().count(), 0);
+        assert!(keep.exists());
+        remove_file(&keep).unwrap();
+        remove_file(&keep).unwrap();
+    }
+
+    #[test]
+    fn move_file_replaces_the_target() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        replace_file(&from, b"new", 0o600).unwrap();
+        replace_file(&to, b"old", 0o600).unwrap();
+        move_file(&from, &to).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), b"new");
+        assert!(!from.exists());
+    }
+}

@@ -15,3 +15,6 @@
 // Vocabulary and the operating system.
 pub mod base;
 pub mod sys;
+
+// What is configured, and when.
+pub mod task;

@@ -17,4 +17,5 @@ pub mod base;
 pub mod sys;
 
 // What is configured, and when.
+pub mod schedule;
 pub mod task;

@@ -17,5 +17,6 @@ pub mod base;
 pub mod sys;
 
 // What is configured, and when.
+pub mod config;
 pub mod schedule;
 pub mod task;

@@ -1,0 +1,590 @@
+//! Tests of the configuration as a whole.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+use crate::base::{ByteCount, Chain, Class, Classified as _};
+
+const FILE: &str = "/etc/violetd/violetd.toml";
+const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// The shortest good configuration: nothing but required keys.
+const MINIMAL: &str = r#"
+[[drop]]
+path = "/drop"
+[[target]]
+name = "a"
+role = "primary"
+registry.address = "registry-a.example"
+"#;
+
+/// A good standby.
+const STANDBY: &str = r#"
+[[target]]
+name = "b"
+role = "standby"
+registry = { address = "registry-b.example", no_auth = true }
+"#;
+
+/// Many keys with values that are not their defaults, some in an unusual spelling.
+const FULL: &str = r#"
+state_dir = "/srv//violetd/."
+[limits]
+unpacked_bytes_max = 1048576
+free_bytes_min = "2GiB"
+[admin]
+listen = "[::1]:9470"
+[verify]
+signers = ["0123 4567 89ab CDEF 0123  4567 89AB CDEF 0123 4567"]
+[[drop]]
+path = "/drop"
+policy = "none"
+settle = "1m 30s"
+[[target]]
+name = "b"
+role = "standby"
+packages = ["redis-*", "mysql"]
+[target.registry]
+address = "Registry.Example.:5000"
+connect_to = "192.0.2.20"
+plain_http = true
+username = "mirror"
+password = { credential = "registry" }
+[target.platform]
+kind = "acp"
+address = "platform.example"
+connect_to = "[2001:db8::1]"
+insecure_skip_verify = true
+token = { env = "TOKEN" }
+clusters = ["global", "business-1"]
+catalog_source = "custom"
+[[target]]
+name = "files"
+role = "primary"
+registry.address = "registry-a.example"
+platform = { kind = "directory", path = "/srv/files", pull_registry = "registry.example" }
+"#;
+
+fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, Error> {
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::parse(Path::new(FILE), text, env)
+}
+
+fn parse(text: &str) -> Result<Config, Error> {
+    parse_with(text, &[])
+}
+
+/// The error as operators see it, with its hint on a second line.
+fn refused(text: &str, env: &[(&str, &str)]) -> String {
+    let error = parse_with(text, env).expect_err(text);
+    assert_eq!(error.class(), Class::Usage, "{error}");
+    let shown = Chain(&error).to_string();
+    let shown = shown.strip_prefix("/etc/violetd/").unwrap_or(&shown);
+    match error.hint() {
+        Some(hint) => format!("{shown}\nhint: {hint}"),
+        None => shown.to_owned(),
+    }
+}
+
+/// Every key of a TOML text, without the positions in lists.
+fn keys_of(text: &str) -> BTreeSet<String> {
+    let table = config::Config::builder()
+        .add_source(config::File::from_str(text, config::FileFormat::Toml))
+        .build()
+        .unwrap()
+        .try_deserialize::<serde_json::Value>()
+        .unwrap();
+    let mut keys = Vec::new();
+    document::add_keys("", &table, &mut keys);
+    keys.into_iter().collect()
+}
+
+/// The example with the optional keys set as well.
+fn uncommented_example() -> String {
+    EXAMPLE
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+            Some(_) | None => line,
+        })
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+#[test]
+fn example_has_every_key_and_no_other() {
+    let schema = serde_json::to_value(Settings::sample()).unwrap();
+    let mut known = Vec::new();
+    document::add_keys("", &schema, &mut known);
+    let known: BTreeSet<String> = known.into_iter().collect();
+    assert!(known.len() > 60, "found {}", known.len());
+    assert_eq!(keys_of(&uncommented_example()), known);
+}
+
+#[test]
+fn example_states_the_defaults() {
+    let required = r#"
+        [[drop]]
+        path = "/var/spool/violetd/drop"
+        [[target]]
+        name = "global-a"
+        role = "primary"
+        registry = { address = "registry-a.example" }
+        [[target]]
+        name = "global-b"
+        role = "standby"
+        registry = { address = "registry-a.example", connect_to = "192.0.2.20", no_auth = true }
+    "#;
+    assert_eq!(parse(EXAMPLE).unwrap(), parse(required).unwrap());
+}
+
+#[test]
+fn example_states_every_default() {
+    let defaults = Settings {
+        drop: vec![settings::DropSettings::default()],
+        target: vec![settings::TargetSettings::default()],
+        ..Settings::default()
+    };
+    let mut defaults = serde_json::to_value(defaults).unwrap();
+    remove_nulls(&mut defaults);
+    let mut with_default = Vec::new();
+    document::add_keys("", &defaults, &mut with_default);
+    assert!(with_default.len() > 40, "found {}", with_default.len());
+    // The second target shows only what a standby needs.
+    let first_target = EXAMPLE.split("# A standby whose").next().unwrap();
+    let stated = keys_of(first_target);
+    for key in with_default {
+        assert!(stated.contains(&key), "key: {key}");
+    }
+}
+
+fn remove_nulls(value: &mut serde_json::Value) {
+    if let Some(table) = value.as_object_mut() {
+        table.retain(|_, below| !below.is_null());
+        table.values_mut().for_each(remove_nulls);
+    } else if let Some(items) = value.as_array_mut() {
+        items.iter_mut().for_each(remove_nulls);
+    }
+}
+
+#[test]
+fn example_values_of_optional_keys_are_good() {
+    // Those that exclude each other cannot all be set at once, so each is tried alone.
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let mut tried = 0;
+    for (index, line) in lines.iter().enumerate() {
+        let Some(key) = line
+            .strip_prefix('#')
+            .filter(|key| key.starts_with(|c: char| c.is_ascii_lowercase()))
+        else {
+            continue;
+        };
+        let mut changed = lines.clone();
+        changed[index] = key;
+        tried += 1;
+        let Err(error) = parse(&changed.join("\n")) else {
+            continue;
+        };
+        let Error::Key { problem, .. } = &error else {
+            panic!("{key}: {}", Chain(&error));
+        };
+        assert!(
+            matches!(
+                **problem,
+                Problem::ForeignKey(PlatformKind::None)
+                    | Problem::HalfCredentials(_)
+                    | Problem::SharedRegistry { .. }
+            ),
+            "{key}: {}",
+            Chain(&error)
+        );
+    }
+    assert!(tried > 15, "found {tried}");
+}
+
+#[test]
+fn defaults_are_applied() {
+    let config = parse(&format!("{MINIMAL}{STANDBY}")).unwrap();
+    assert_eq!(config.state_dir, Path::new("/var/lib/violetd"));
+    assert_eq!(config.admin.listen, None);
+    assert_eq!(config.limits.free_bytes_min, ByteCount(1 << 30));
+    assert_eq!(config.replicate.retry_max, Duration::from_mins(30));
+    let drop = &config.drops[0];
+    assert_eq!(drop.policy, Policy::Signature);
+    assert_eq!(drop.done_dir, Path::new("/drop/done"));
+    let [primary, standby] = &config.targets[..] else {
+        panic!("expected two targets, found {}", config.targets.len());
+    };
+    assert_eq!(
+        primary.registry.effective_address().to_string(),
+        "registry-a.example:443"
+    );
+    assert_eq!(
+        (standby.role, standby.registry.credentials.clone()),
+        (Role::Standby, None)
+    );
+    assert_eq!(config.check_risks(), []);
+}
+
+#[test]
+fn everything_set_is_read() {
+    let config = parse(FULL).unwrap();
+    assert_eq!(config.state_dir.to_str(), Some("/srv/violetd"));
+    assert_eq!(config.limits.unpacked_bytes_max, Some(ByteCount(1 << 20)));
+    assert_eq!(config.admin.listen, Some("[::1]:9470".parse().unwrap()));
+    assert_eq!(
+        config.verify.signers,
+        ["0123456789ABCDEF0123456789ABCDEF01234567"]
+    );
+    assert_eq!(config.drops[0].settle, Duration::from_secs(90));
+    let target = &config.targets[0];
+    assert_eq!(target.registry.address.to_string(), "registry.example:5000");
+    assert_eq!(
+        target.registry.effective_address().to_string(),
+        "192.0.2.20:5000"
+    );
+    assert_eq!(
+        target.registry.credentials,
+        Some(Credentials {
+            username: "mirror".to_owned(),
+            password: SecretSource::Credential("registry".to_owned()),
+        })
+    );
+    let Platform::Acp(acp) = &target.platform else {
+        panic!("expected acp, found {:?}", target.platform);
+    };
+    assert_eq!(acp.effective_address().to_string(), "[2001:db8::1]:443");
+    assert_eq!(
+        acp.access,
+        PlatformAccess::Token(SecretSource::Env("TOKEN".to_owned()))
+    );
+    assert_eq!(acp.clusters, ["global", "business-1"]);
+    let risks: Vec<String> = config.check_risks().iter().map(Risk::to_string).collect();
+    assert_eq!(
+        risks,
+        [
+            "packages in `/drop` are not verified: `policy` is `none`",
+            "the credentials of target `b` are sent to its registry without encryption",
+            "the certificate of the platform of target `b` is not verified: `insecure_skip_verify` is set",
+        ]
+    );
+}
+
+#[test]
+fn environment_wins_over_the_file() {
+    let text = format!("log.level = \"warn\"\n{MINIMAL}");
+    let env = [
+        ("VIOLETD_LOG__LEVEL", "debug"),
+        ("VIOLETD_STATE_DIR", "/srv/violetd"),
+        ("VIOLETD_VERIFY__KEYRING", "/a, /b"),
+        ("VIOLETD_REPLICATE__CONCURRENCY", "8"),
+        ("VIOLETD_LIMITS__FREE_BYTES_MIN", "5GiB"),
+        // None of these is a key.
+        ("VIOLETD_CONFIG", "/x"),
+        ("VIOLETD_TOKEN_A", "secret"),
+        ("VIOLETD_TARGET", "a"),
+        ("OTHER__LEVEL", "x"),
+    ];
+    let config = parse_with(&text, &env).unwrap();
+    assert_eq!(config.log.level, "debug");
+    assert_eq!(config.state_dir, Path::new("/srv/violetd"));
+    assert_eq!(config.verify.keyring, [Path::new("/a"), Path::new("/b")]);
+    assert_eq!(config.replicate.concurrency, 8);
+    assert_eq!(config.limits.free_bytes_min, ByteCount(5 << 30));
+}
+
+#[test]
+fn environment_errors_name_the_variable() {
+    let shown = |name, value| refused(MINIMAL, &[(name, value)]);
+    insta::assert_snapshot!(shown("VIOLETD_LOG__LEVLE", "debug"), @r#"
+        environment variable VIOLETD_LOG__LEVLE: `log.levle`: expected a known key
+        hint: did you mean `level`?
+        "#);
+    insta::assert_snapshot!(shown("VIOLETD_REPLICATE__CONCURRENCY", "many"), @r#"environment variable VIOLETD_REPLICATE__CONCURRENCY: `replicate.concurrency`: expected an integer, found string "many""#);
+    insta::assert_snapshot!(shown("VIOLETD_REPLICATE__RETRY_FIRST", "5"), @"environment variable VIOLETD_REPLICATE__RETRY_FIRST: `replicate.retry_first`: expected a duration such as `30s` or `10m`, found `5`");
+    insta::assert_snapshot!(shown("VIOLETD_TARGET__0__NAME", "b"), @r#"
+        environment variable VIOLETD_TARGET__0__NAME: `target.0.name`: expected `target` to be set in the configuration file only
+        hint: write it into the file; secrets can come from the environment by `{ env = "NAME" }`
+        "#);
+    insta::assert_snapshot!(shown("VIOLETD_LOG__LEVEL__X", "b"), @r#"
+        environment variable VIOLETD_LOG__LEVEL__X: `log.level.x`: expected a known key
+        hint: there is nothing below a value
+        "#);
+}
+
+#[test]
+fn text_errors_name_the_line() {
+    let shown = |text: &str| refused(&format!("{text}\n{MINIMAL}"), &[]);
+    insta::assert_snapshot!(shown("a = [1,"), @"violetd.toml:4: missing comma between array elements, expected `,`");
+    insta::assert_snapshot!(shown("\n\nstate_dir = \"/a\"\nstate_dir = \"/b\""), @"violetd.toml:4: duplicate key");
+    insta::assert_snapshot!(shown("\nstatedir = \"/a\""), @r#"
+        violetd.toml:2: `statedir`: expected a known key
+        hint: did you mean `state_dir`?
+        "#);
+    insta::assert_snapshot!(shown("[log]\nkeyring = []"), @r#"
+        violetd.toml:2: `log.keyring`: expected a known key
+        hint: did you mean `verify.keyring`, in another section?
+        "#);
+    insta::assert_snapshot!(shown("[log]\ncolour = true"), @r#"
+        violetd.toml:2: `log.colour`: expected a known key
+        hint: known here: format, level
+        "#);
+    insta::assert_snapshot!(shown("log = \"debug\""), @"violetd.toml:1: `log`: expected a table, found a string");
+    insta::assert_snapshot!(shown("[replicate]\nconcurrency = 1.5"), @"violetd.toml:2: `replicate.concurrency`: expected a whole number, found a fraction");
+    insta::assert_snapshot!(shown("[replicate]\nconcurrency = -1"), @"violetd.toml:2: `replicate.concurrency`: expected a number from 0 on, found a negative number");
+    insta::assert_snapshot!(shown("[replicate]\nconcurrency = 65"), @"violetd.toml:2: `replicate.concurrency`: expected 1 to 64, found 65");
+    insta::assert_snapshot!(shown("[replicate]\nidle_timeout = \"soon\""), @"violetd.toml:2: `replicate.idle_timeout`: expected a duration such as `30s` or `10m`, found `soon`");
+    insta::assert_snapshot!(shown("[replicate]\nretry_first = \"1h\""), @"violetd.toml:1: `replicate.retry_max`: expected at least `retry_first`, 1h, found 30m");
+    insta::assert_snapshot!(shown("[replicate]\nconnect_timeout = \"0s\""), @"violetd.toml:2: `replicate.connect_timeout`: expected more than nothing, found 0s");
+    insta::assert_snapshot!(shown("[limits]\nentries_max = 0"), @"violetd.toml:2: `limits.entries_max`: expected at least 1, found 0");
+    insta::assert_snapshot!(shown("[limits]\nfree_bytes_min = \"1 GB!\""), @"violetd.toml:2: `limits.free_bytes_min`: expected a unit of B, kB, KiB, MB, MiB, GB, GiB, TB or TiB, found `1 GB!`");
+    insta::assert_snapshot!(shown("[log]\nformat = \"xml\""), @"violetd.toml:2: `log.format`: expected one of `auto`, `text`, `json`, found `xml`");
+    insta::assert_snapshot!(shown("[log]\nlevel = \"a=b=c\""), @r#"violetd.toml:2: `log.level`: expected levels such as `info` or `info,violetd::registry=debug`, found `a=b=c` (error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5)"#);
+    insta::assert_snapshot!(shown("[admin]\nlisten = \"localhost\""), @"violetd.toml:2: `admin.listen`: expected an IP address with a port such as `127.0.0.1:9470`, found `localhost`");
+    insta::assert_snapshot!(shown("state_dir = \"data\""), @"violetd.toml:1: `state_dir`: expected an absolute path without `..`, found `data`");
+    insta::assert_snapshot!(shown("[verify]\nkeyring = [\n\"/a\",\n\"/a/../b\"]"), @"violetd.toml:4: `verify.keyring[1]`: expected an absolute path without `..`, found `/a/../b`");
+    insta::assert_snapshot!(shown("[verify]\nsigners = [\"89ABCDEF\"]"), @"violetd.toml:2: `verify.signers[0]`: expected a whole fingerprint, 40 or 64 hex digits, found `89ABCDEF`");
+}
+
+#[test]
+fn folders_are_kept_apart() {
+    let shown = |text: &str| refused(&format!("{MINIMAL}{text}"), &[]);
+    insta::assert_snapshot!(shown("[[drop]]"), @"violetd.toml:8: `drop[1].path`: expected a value, found none");
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/b\"\nsettle = \"0s\""), @"violetd.toml:10: `drop[1].settle`: expected more than nothing, found 0s");
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/drop/done\""), @r#"
+        violetd.toml:9: `drop[1].path`: expected a folder apart from `drop[0].path`, found `/drop/done` and `/drop`
+        hint: choose folders that are not inside each other
+        "#);
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/drop\""), @r#"
+        violetd.toml:9: `drop[1].path`: expected a folder apart from `drop[0].path`, found `/drop` and `/drop`
+        hint: choose folders that are not inside each other
+        "#);
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/var/lib/violetd/drop\""), @r#"
+        violetd.toml:9: `drop[1].path`: expected a folder apart from `state_dir`, found `/var/lib/violetd/drop` and `/var/lib/violetd`
+        hint: choose folders that are not inside each other
+        "#);
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/b\"\ndone_dir = \"/b/\""), @r#"
+        violetd.toml:10: `drop[1].done_dir`: expected a folder apart from `drop[1].path`, found `/b` and `/b`
+        hint: choose folders that are not inside each other
+        "#);
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/b\"\nrejected_dir = \"/drop\""), @r#"
+        violetd.toml:10: `drop[1].rejected_dir`: expected a folder apart from `drop[0].path`, found `/drop` and `/drop`
+        hint: choose folders that are not inside each other
+        "#);
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/b\"\nrejected_dir = \"/b/done\""), @r#"
+        violetd.toml:10: `drop[1].rejected_dir`: expected a folder apart from `drop[1].done_dir`, found `/b/done` and `/b/done`
+        hint: choose folders that are not inside each other
+        "#);
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/b\"\ndone_dir = \"/var/lib/violetd/x\""), @r#"
+        violetd.toml:10: `drop[1].done_dir`: expected a folder apart from `state_dir`, found `/var/lib/violetd/x` and `/var/lib/violetd`
+        hint: choose folders that are not inside each other
+        "#);
+    parse(&format!(
+        "{MINIMAL}[[drop]]\npath = \"/b\"\ndone_dir = \"/drop/done\""
+    ))
+    .unwrap();
+}
+
+#[test]
+fn something_to_do_is_required() {
+    insta::assert_snapshot!(refused("", &[]), @r#"
+        violetd.toml: `drop`: expected at least one drop folder, found none
+        hint: add a `[[drop]]` section with the `path` of the folder
+        "#);
+    insta::assert_snapshot!(refused("[[drop]]\npath = \"/drop\"", &[]), @r#"
+        violetd.toml: `target`: expected at least one target, found none
+        hint: add a `[[target]]` section with `name`, `role` and `registry.address`
+        "#);
+    insta::assert_snapshot!(
+        Chain(&Config::load(None, std::iter::empty()).unwrap_err()),
+        @"no configuration file: `drop`: expected at least one drop folder, found none"
+    );
+    let error = Config::load(Some(Path::new("/nonexistent/x.toml")), std::iter::empty());
+    insta::assert_snapshot!(Chain(&error.unwrap_err()), @"failed to read configuration `/nonexistent/x.toml`: No such file or directory (os error 2)");
+}
+
+/// A target `b` with these lines in its registry section.
+fn with_registry(role: &str, lines: &str) -> String {
+    format!("{MINIMAL}[[target]]\nname = \"b\"\nrole = \"{role}\"\n[target.registry]\n{lines}")
+}
+
+#[test]
+fn registries_are_checked() {
+    let shown = |role, lines| refused(&with_registry(role, lines), &[]);
+    insta::assert_snapshot!(shown("standby", ""), @r#"
+        violetd.toml:11: `target[1].registry.address`: expected the registry address of this standby, found none
+        hint: nothing is inferred for a standby: set `address`, and `connect_to` if that name leads to the primary
+        "#);
+    insta::assert_snapshot!(shown("primary", "no_auth = true"), @r#"
+        violetd.toml:11: `target[1].registry.address`: expected the registry address of this primary, found none
+        hint: set `address`
+        "#);
+    insta::assert_snapshot!(shown("backup", "address = \"b\""), @"violetd.toml:10: `target[1].role`: expected one of `primary`, `standby`, found `backup`");
+    insta::assert_snapshot!(shown("standby", "address = \"b\""), @r#"
+        violetd.toml:11: `target[1].registry`: expected a standby to have `username` and `password` or `no_auth = true`, found neither
+        hint: set `username` and `password`, or `no_auth = true` if its registry asks for none
+        "#);
+    insta::assert_snapshot!(shown("standby", "address = \"https://b\""), @"violetd.toml:12: `target[1].registry.address`: expected `host` or `host:port` without scheme and path, found `https://b`");
+    insta::assert_snapshot!(shown("standby", "address = \"b\"\nusername = \"u\""), @"violetd.toml:13: `target[1].registry.username`: expected `password` beside it, found none");
+    insta::assert_snapshot!(shown("primary", "address = \"b\"\npassword = { env = \"P\" }"), @"violetd.toml:13: `target[1].registry.password`: expected `username` beside it, found none");
+    insta::assert_snapshot!(
+        shown("primary", "address = \"b\"\nusername = \"u\"\npassword = \"hunter2\""),
+        @r#"
+        violetd.toml:14: `target[1].registry.password`: expected where the secret is, found the secret itself
+        hint: write `{ file = "/path" }`, `{ credential = "name" }` or `{ env = "NAME" }`, and change the secret
+        "#
+    );
+    insta::assert_snapshot!(
+        shown("primary", "address = \"b\"\nusername = \"u\"\npassword = { env = \"P\", file = \"/f\" }"),
+        @r#"
+        violetd.toml:14: `target[1].registry.password`: expected exactly one of `file`, `credential` and `env`
+        hint: write `{ file = "/path" }`, `{ credential = "name" }` or `{ env = "NAME" }`
+        "#
+    );
+    insta::assert_snapshot!(
+        shown("primary", "address = \"b\"\nusername = \"u\"\npassword = { value = \"hunter2\" }"),
+        @r#"
+        violetd.toml:14: `target[1].registry.password.value`: expected a known key
+        hint: known here: credential, env, file
+        "#
+    );
+    insta::assert_snapshot!(
+        shown("primary", "address = \"b\"\nusername = \"u\"\npassword = { credential = \"../x\" }"),
+        @"violetd.toml:14: `target[1].registry.password.credential`: expected the name of a credential, found `../x`"
+    );
+    insta::assert_snapshot!(
+        shown("standby", "address = \"b\"\nno_auth = true\nusername = \"u\"\npassword = { env = \"P\" }"),
+        @"violetd.toml:13: `target[1].registry.no_auth`: expected either this or `username`, found both"
+    );
+    insta::assert_snapshot!(
+        shown("primary", "address = \"b\"\nplain_http = true\nca_file = \"/ca.pem\""),
+        @"violetd.toml:13: `target[1].registry.plain_http`: expected either this or `ca_file`, found both"
+    );
+    insta::assert_snapshot!(
+        shown("primary", "address = \"b\"\ninsecure_skip_verify = true\nca_file = \"/ca.pem\""),
+        @"violetd.toml:13: `target[1].registry.insecure_skip_verify`: expected either this or `ca_file`, found both"
+    );
+    insta::assert_snapshot!(shown("primary", "address = \"b\"\nconnect_to = \"192.0.2.1:443\""), @r#"
+        violetd.toml:13: `target[1].registry.connect_to`: expected a host without a port, found `192.0.2.1:443`
+        hint: remove the port: that of `address` is dialled
+        "#);
+}
+
+#[test]
+fn no_two_targets_share_a_registry() {
+    insta::assert_snapshot!(
+        refused(&with_registry("standby", "address = \"registry-a.example\"\nno_auth = true"), &[]),
+        @r#"
+        violetd.toml:12: `target[1].registry.address`: expected every target to have its own registry, found that of `a` at registry-a.example:443
+        hint: the name both clusters share leads to the primary: set `connect_to` to the address of the standby
+        "#
+    );
+    insta::assert_snapshot!(
+        refused(&with_registry("primary", "address = \"REGISTRY-A.example.:443\""), &[]),
+        @r#"
+        violetd.toml:12: `target[1].registry.address`: expected every target to have its own registry, found that of `a` at registry-a.example:443
+        hint: remove one of the two targets, or give each its own address
+        "#
+    );
+    let dialled = "address = \"b\"\nconnect_to = \"registry-a.example\"\nno_auth = true";
+    insta::assert_snapshot!(refused(&with_registry("standby", dialled), &[]), @r#"
+        violetd.toml:13: `target[1].registry.connect_to`: expected every target to have its own registry, found that of `a` at registry-a.example:443
+        hint: the name both clusters share leads to the primary: set `connect_to` to the address of the standby
+        "#);
+    // The standby is the one to change, also where it comes first.
+    let (drop, target) = MINIMAL.split_at(MINIMAL.find("[[target]]").unwrap());
+    let standby = STANDBY.replace("registry-b", "registry-a");
+    insta::assert_snapshot!(refused(&format!("{drop}{standby}{target}"), &[]), @r#"
+        violetd.toml:8: `target[0].registry.address`: expected every target to have its own registry, found that of `a` at registry-a.example:443
+        hint: the name both clusters share leads to the primary: set `connect_to` to the address of the standby
+        "#);
+    let same_name = "address = \"registry-a.example\"\nconnect_to = \"192.0.2.2\"\nno_auth = true";
+    parse(&with_registry("standby", same_name)).unwrap();
+    parse(&with_registry(
+        "primary",
+        "address = \"registry-a.example:5000\"",
+    ))
+    .unwrap();
+    let same_target = format!("{MINIMAL}{}", STANDBY.replace("\"b\"", "\"a\""));
+    insta::assert_snapshot!(refused(&same_target, &[]), @"violetd.toml:10: `target[1].name`: expected every target to have its own name, found `a` twice");
+}
+
+#[test]
+fn platforms_are_checked() {
+    let shown = |platform: &str| refused(&format!("{MINIMAL}platform = {{ {platform} }}"), &[]);
+    insta::assert_snapshot!(shown("address = \"https://platform.example\""), @r#"
+        violetd.toml:8: `target[0].platform.address`: expected no such key with `kind = "none"`
+        hint: set `kind`, or remove the key
+        "#);
+    insta::assert_snapshot!(shown("kind = \"acp\""), @r#"
+        violetd.toml:8: `target[0].platform.address`: expected the platform address of this primary, found none
+        hint: set `address`
+        "#);
+    insta::assert_snapshot!(shown("kind = \"acp\", address = \"https://p/console\""), @"violetd.toml:8: `target[0].platform.address`: expected `https://host` or `https://host:port`, found `https://p/console`");
+    insta::assert_snapshot!(shown("kind = \"acp\", address = \"p\""), @r#"
+        violetd.toml:8: `target[0].platform`: expected `token`, or `username` and `password`, found neither
+        hint: set `token`, or `username` and `password`
+        "#);
+    insta::assert_snapshot!(
+        shown("kind = \"acp\", address = \"p\", token = { env = \"T\" }, username = \"u\", password = { env = \"P\" }"),
+        @"violetd.toml:8: `target[0].platform.token`: expected either this or `username`, found both"
+    );
+    insta::assert_snapshot!(
+        shown("kind = \"acp\", address = \"p\", token = { env = \"T\" }, path = \"/p\""),
+        @r#"
+        violetd.toml:8: `target[0].platform.path`: expected no such key with `kind = "acp"`
+        hint: remove the key, or change `kind`
+        "#
+    );
+    insta::assert_snapshot!(shown("kind = \"directory\", path = \"/p\""), @"violetd.toml:8: `target[0].platform.pull_registry`: expected a value, found none");
+    insta::assert_snapshot!(shown("clusters = [\"a/b\"]"), @"violetd.toml:8: `target[0].platform.clusters[0]`: expected letters, digits, `-`, `_` and `.`, with a letter or digit at both ends, found `a/b`");
+    insta::assert_snapshot!(shown("clusters = []"), @"violetd.toml:8: `target[0].platform.clusters`: expected at least one cluster, found none");
+    let same = "kind = \"acp\", address = \"p\", token = { env = \"T\" }";
+    let standby = STANDBY.trim_end();
+    insta::assert_snapshot!(
+        refused(&format!("{MINIMAL}platform = {{ {same} }}{standby}\nplatform = {{ {same} }}"), &[]),
+        @r#"
+        violetd.toml:13: `target[1].platform.address`: expected every target to have its own platform, found that of `a` at p:443
+        hint: the name both clusters share leads to the primary: set `connect_to` to the address of the standby
+        "#
+    );
+    insta::assert_snapshot!(
+        refused(&format!("{MINIMAL}{standby}\nplatform = {{ kind = \"acp\" }}"), &[]),
+        @r#"
+        violetd.toml:13: `target[1].platform.address`: expected the platform address of this standby, found none
+        hint: nothing is inferred for a standby: set `address`, and `connect_to` if that name leads to the primary
+        "#
+    );
+}
+
+#[test]
+fn no_secret_is_ever_shown() {
+    for text in [
+        "password = \"hunter2\"",
+        "password = { value = \"hunter2\" }",
+        "password = [\"hunter2\"]",
+        "password = \"hunter2",
+        "password = hunter2",
+    ] {
+        let lines = format!("address = \"b\"\nusername = \"u\"\n{text}");
+        let error = parse(&with_registry("primary", &lines)).unwrap_err();
+        let shown = format!("{} {error:?} {:?}", Chain(&error), error.hint());
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn parse_never_panics(
+        key in "[a-z_.]{0,20}",
+        value in "[a-z0-9\"\\[\\]{}= ,./-]{0,20}",
+        line in 0..12_usize,
+    ) {
+        let mut lines: Vec<&str> = MINIMAL.lines().collect();
+        let added = format!("{key} = {value}");
+        lines.insert(line.min(lines.len()), &added);
+        let _ = parse(&lines.join("\n"));
+    }
+}

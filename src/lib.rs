@@ -20,3 +20,6 @@ pub mod sys;
 pub mod config;
 pub mod schedule;
 pub mod task;
+
+// What comes in.
+pub mod package;

@@ -23,3 +23,4 @@ pub mod task;
 
 // What comes in.
 pub mod package;
+pub mod verify;

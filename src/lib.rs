@@ -24,3 +24,6 @@ pub mod task;
 // What comes in.
 pub mod package;
 pub mod verify;
+
+// What is kept.
+pub mod store;

@@ -1,0 +1,195 @@
+//! Many blobs made durable together.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+use super::writer::Written;
+use super::{Error, Store, Writer, read_file, shard_of};
+use crate::base::Digest;
+use crate::sys::fs;
+use crate::sys::sync;
+
+/// How many staged files stay open until they are synced. Bounds the descriptors of a batch: a service may have 1024
+/// open by default, and a package may hold more blobs than that. Chosen, not measured.
+const OPEN_FILES_MAX: usize = 128;
+
+/// Mode of a blob: nobody writes to it, not even its owner.
+const BLOB_MODE: u32 = 0o444;
+
+/// Blobs that become visible and durable together: a unit of durability.
+///
+/// Dropping it instead of committing leaves nothing behind.
+#[derive(Debug)]
+pub struct Batch {
+    store: Store,
+    staged: BTreeMap<Digest, Entry>,
+    /// Staged files that are not synced yet, through the descriptor that wrote them.
+    open_files: BTreeMap<Digest, File>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    size_bytes: u64,
+    /// None where the store has the blob already.
+    temp: Option<TempPath>,
+}
+
+/// One blob in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// Digest of the content.
+    pub digest: Digest,
+    /// Size of the content, in bytes.
+    pub size_bytes: u64,
+    /// Whether neither the store nor the batch had it before.
+    pub is_new: bool,
+}
+
+/// What a commit did. Known blobs are those of the batch that the store had already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Blobs that were added to the store.
+    pub new_blobs: u64,
+    /// Their size together, in bytes.
+    pub new_bytes: u64,
+    /// Blobs that were in the store already.
+    pub known_blobs: u64,
+    /// Their size together, in bytes.
+    pub known_bytes: u64,
+}
+
+impl Batch {
+    pub(super) const fn new(store: Store) -> Self {
+        Self {
+            store,
+            staged: BTreeMap::new(),
+            open_files: BTreeMap::new(),
+        }
+    }
+
+    /// Starts a blob of at most `limit_bytes` bytes.
+    ///
+    /// Where `expected` is staged, or stored with exactly `limit_bytes` bytes, the content is hashed and compared, and
+    /// not written. Without `expected` any content is accepted.
+    pub fn writer(&self, expected: Option<Digest>, limit_bytes: u64) -> Result<Writer, Error> {
+        self.store.check_writable()?;
+        let is_known = match &expected {
+            Some(digest) => {
+                self.staged.contains_key(digest) || self.store.find(digest)? == Some(limit_bytes)
+            }
+            None => false,
+        };
+        let temp = if is_known {
+            None
+        } else {
+            Some(fs::create_temp(&self.store.ingest_path(), BLOB_MODE)?)
+        };
+        Ok(Writer::new(expected, limit_bytes, temp))
+    }
+
+    /// Takes finished content into the batch, if it has the digest that was expected of it.
+    ///
+    /// Staging what the batch or the store has already is a success.
+    pub fn stage(&mut self, writer: Writer) -> Result<Staged, Error> {
+        let Written {
+            digest,
+            size_bytes,
+            temp,
+        } = writer.finish()?;
+        let staged = |is_new| Staged {
+            digest,
+            size_bytes,
+            is_new,
+        };
+        if self.staged.contains_key(&digest) {
+            return Ok(staged(false));
+        }
+        if self.store.find(&digest)? == Some(size_bytes) {
+            let temp = None;
+            self.staged.insert(digest, Entry { size_bytes, temp });
+            return Ok(staged(false));
+        }
+        let (file, path) = temp.ok_or(Error::Vanished { digest })?.into_parts();
+        let temp = Some(path);
+        self.staged.insert(digest, Entry { size_bytes, temp });
+        self.open_files.insert(digest, file);
+        if self.open_files.len() >= OPEN_FILES_MAX {
+            self.sync_open_files()?;
+        }
+        Ok(staged(true))
+    }
+
+    /// Returns the size of a blob in bytes, if it is staged or stored.
+    pub fn find(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        match self.staged.get(digest) {
+            Some(entry) => Ok(Some(entry.size_bytes)),
+            None => self.store.find(digest),
+        }
+    }
+
+    /// Reads a small blob of at most `limit_bytes` bytes, staged or stored, and checks its digest.
+    pub fn read(&self, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, Error> {
+        match self.staged_path(digest) {
+            Some(path) => read_file(path, digest, limit_bytes),
+            None => self.store.read(digest, limit_bytes),
+        }
+    }
+
+    /// Forgets staged blobs that `keep` does not want.
+    pub fn retain(&mut self, keep: impl Fn(&Digest) -> bool) {
+        self.staged.retain(|digest, _| keep(digest));
+        self.open_files.retain(|digest, _| keep(digest));
+    }
+
+    /// Makes all staged blobs durable, then visible.
+    ///
+    /// On success all of them survive power loss, and so does everything else that this batch may have seen in the
+    /// store.
+    pub fn commit(mut self) -> Result<Committed, Error> {
+        self.store.check_writable()?;
+        self.sync_open_files()?;
+        let mut committed = Committed::default();
+        let mut unsynced = self.store.unsynced();
+        for (digest, entry) in std::mem::take(&mut self.staged) {
+            let found = self.store.find(&digest)?;
+            if found == Some(entry.size_bytes) {
+                committed.known_blobs += 1;
+                committed.known_bytes += entry.size_bytes;
+                continue;
+            }
+            let temp = entry.temp.ok_or(Error::Vanished { digest })?;
+            if found.is_some() {
+                self.store.quarantine_alone(&digest)?;
+            }
+            unsynced.insert(shard_of(&digest));
+            fs::publish_closed(temp, &self.store.blob_path(&digest))?;
+            committed.new_blobs += 1;
+            committed.new_bytes += entry.size_bytes;
+        }
+        let shards: Vec<PathBuf> = unsynced
+            .iter()
+            .map(|shard| self.store.shard_path(*shard))
+            .collect();
+        sync::sync_dirs(&shards)?;
+        unsynced.clear();
+        Ok(committed)
+    }
+
+    /// Makes the content of all open files durable and closes them.
+    fn sync_open_files(&mut self) -> Result<(), Error> {
+        let files = std::mem::take(&mut self.open_files);
+        let files: Vec<(&File, &Path)> = files
+            .iter()
+            .filter_map(|(digest, file)| Some((file, self.staged_path(digest)?)))
+            .collect();
+        sync::sync_data(&files)?;
+        Ok(())
+    }
+
+    fn staged_path(&self, digest: &Digest) -> Option<&Path> {
+        self.staged.get(digest)?.temp.as_deref()
+    }
+}

@@ -26,4 +26,5 @@ pub mod package;
 pub mod verify;
 
 // What is kept.
+pub mod catalog;
 pub mod store;

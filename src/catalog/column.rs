@@ -1,0 +1,118 @@
+//! Columns and keys: which rows there are and how they are found.
+//!
+//! # Format
+//!
+//! A key of several parts separates them by a NUL byte, which occurs in no target name, repository or tag. Rows of
+//! target `a` therefore never mix with those of `a-b`. A number in a key is big-endian, so that keys sort as numbers do.
+
+use crate::base::{Digest, Repository, Tag, TargetName};
+
+/// One table of the catalog. Every row is encoded as [`super::codec`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Column {
+    /// Packages that are ready. Key: the 32 bytes of the digest of the file. Row: `PackageRecord`.
+    Package,
+    /// Files in drop folders. Key: the path. Row: `IngestRecord`.
+    Ingest,
+    /// Tags that we put on targets. Key: target, NUL, repository, NUL, tag. Row: `Placement`.
+    Placement,
+    /// Targets. Key: the name. Row: `TargetRecord`.
+    Target,
+    /// The latest runs of each target. Key: target, NUL, number of the run as eight bytes. Row: `RunRecord`.
+    Run,
+}
+
+impl Column {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Package,
+        Self::Ingest,
+        Self::Placement,
+        Self::Target,
+        Self::Run,
+    ];
+
+    /// Returns the name on disk. Never changed, only retired.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Package => "package",
+            Self::Ingest => "ingest",
+            Self::Placement => "placement",
+            Self::Target => "target",
+            Self::Run => "run",
+        }
+    }
+
+    /// Returns the version of the rows that this program writes, and the newest that it reads.
+    pub(super) const fn version(self) -> u8 {
+        match self {
+            Self::Package | Self::Ingest | Self::Placement | Self::Target | Self::Run => 1,
+        }
+    }
+}
+
+pub(super) const fn package_key(digest: &Digest) -> &[u8] {
+    digest.as_bytes()
+}
+
+pub(super) fn target_key(target: &TargetName) -> &[u8] {
+    target.as_str().as_bytes()
+}
+
+/// Returns what all keys start with that belong to `target`.
+pub(super) fn target_prefix(target: &TargetName) -> Vec<u8> {
+    let mut key = target_key(target).to_vec();
+    key.push(0);
+    key
+}
+
+pub(super) fn placement_key(target: &TargetName, repository: &Repository, tag: &Tag) -> Vec<u8> {
+    let mut key = target_prefix(target);
+    key.extend_from_slice(repository.as_str().as_bytes());
+    key.push(0);
+    key.extend_from_slice(tag.as_str().as_bytes());
+    key
+}
+
+pub(super) fn run_key(target: &TargetName, number: u64) -> Vec<u8> {
+    let mut key = target_prefix(target);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// Returns the number in the key of a run, if it is one.
+pub(super) fn run_number(key: &[u8]) -> Option<u64> {
+    let (_, number) = key.split_last_chunk()?;
+    Some(u64::from_be_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn golden_keys() {
+        let target: TargetName = "a-b".parse().unwrap();
+        let placement = placement_key(&target, &"x/y".parse().unwrap(), &"v1".parse().unwrap());
+        assert_eq!(placement, b"a-b\0x/y\0v1");
+        assert_eq!(run_key(&target, 258), b"a-b\0\0\0\0\0\0\0\x01\x02");
+        assert_eq!(
+            Column::ALL.map(Column::name),
+            ["package", "ingest", "placement", "target", "run"]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn run_keys_sort_by_target_then_number(
+            (a, b) in ("[a-c]{1,2}(-[a-c])?", "[a-c]{1,2}(-[a-c])?"), (m, n) in any::<(u64, u64)>(),
+        ) {
+            let (a, b): (TargetName, TargetName) = (a.parse().unwrap(), b.parse().unwrap());
+            let (first, second) = (run_key(&a, m), run_key(&b, n));
+            prop_assert_eq!(run_number(&first), Some(m));
+            prop_assert_eq!(first.cmp(&second), (&a, m).cmp(&(&b, n)));
+            prop_assert_eq!(first.starts_with(&target_prefix(&b)), a == b);
+        }
+    }
+}

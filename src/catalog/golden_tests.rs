@@ -1,0 +1,135 @@
+//! The exact bytes of every kind of row. What is written here was released: it changes only together with the version of
+//! its column.
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::tests::{digest, hex, ingest, package, placement, run, target_record};
+use super::*;
+
+/// Asserts that `record` has exactly this row, and that the row is read as that record.
+fn assert_golden<T>(column: Column, record: &T, body: &str)
+where
+    T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let row = codec::encode(column, record).unwrap();
+    assert_eq!(row[0], 1);
+    assert_eq!(std::str::from_utf8(&row[1..]).unwrap(), body);
+    let old = [&[1], body.as_bytes()].concat();
+    assert_eq!(codec::decode::<T>(column, b"k", &old).unwrap(), *record);
+}
+
+#[test]
+fn golden_package() {
+    let (one, two) = (hex(1), hex(2));
+    let body = [
+        format!(r#"{{"digest":"sha256:{one}","file_name":"redis-operator.amd64.v1.2.3.tgz","#),
+        r#""size_bytes":18446744073709551615,"name":"redis-operator","version":"v1.2.3","#.to_owned(),
+        r#""kind":"operator","platforms":["linux/amd64"],"#.to_owned(),
+        r#""artifact":"registry.example/3rdparty/redis-bundle:v1.2.3","#.to_owned(),
+        r#""images":[{"reference":"registry.example:5000/3rdparty/redis:7","#.to_owned(),
+        format!(r#""digest":"sha256:{two}","media_type":"application/vnd.oci.image.index.v1+json","#),
+        r#""size_bytes":3,"content_bytes":4}],"#.to_owned(),
+        r#""resources":[{"kind":"ModulePlugin","ratio":0.1,"replicas":1}],"display_name":null,"#.to_owned(),
+        r#""blob_count":5,"blob_bytes":6,"provenance":{"by":"signature","fingerprint":"AB12","#.to_owned(),
+        r#""signed_at":"2026-01-01T00:00:01.001000001Z"},"ready_at":"2026-01-01T00:00:02.001000001Z"}"#.to_owned(),
+    ];
+    assert_golden(Column::Package, &package(1), &body.concat());
+}
+
+#[test]
+fn golden_ingests() {
+    let one = hex(1);
+    let checksum = Provenance::Checksum {
+        sidecar: "x.sha256".to_owned(),
+    };
+    let provenance = Provenance::Unchecked;
+    let rejected = |hint: Option<String>| IngestState::Rejected {
+        code: "c".to_owned(),
+        reason: "r".to_owned(),
+        hint,
+    };
+    for (state, text) in [
+        (IngestState::Seen, r#"{"name":"seen"}"#.to_owned()),
+        (IngestState::Settled, r#"{"name":"settled"}"#.to_owned()),
+        (
+            IngestState::Verified { provenance },
+            r#"{"name":"verified","provenance":{"by":"unchecked"}}"#.to_owned(),
+        ),
+        (
+            IngestState::Verified {
+                provenance: checksum,
+            },
+            r#"{"name":"verified","provenance":{"by":"checksum","sidecar":"x.sha256"}}"#.to_owned(),
+        ),
+        (IngestState::Unpacked, r#"{"name":"unpacked"}"#.to_owned()),
+        (
+            IngestState::Ready {
+                package: digest(1),
+                is_repeat: true,
+            },
+            format!(r#"{{"name":"ready","package":"sha256:{one}","is_repeat":true}}"#),
+        ),
+        (
+            rejected(None),
+            r#"{"name":"rejected","code":"c","reason":"r","hint":null}"#.to_owned(),
+        ),
+        (
+            rejected(Some("h".to_owned())),
+            r#"{"name":"rejected","code":"c","reason":"r","hint":"h"}"#.to_owned(),
+        ),
+        (
+            IngestState::Waiting {
+                missing: vec![digest(1)],
+            },
+            format!(r#"{{"name":"waiting","missing":["sha256:{one}"]}}"#),
+        ),
+    ] {
+        let body = format!(
+            "{{\"path\":\"/drop/x.tgz\",\"size_bytes\":7,\"modified_at\":\"2026-01-01T00:00:03.001000001Z\",\
+             \"digest\":\"sha256:{one}\",\"state\":{text},\"updated_at\":\"2026-01-01T00:00:04.001000001Z\"}}"
+        );
+        assert_golden(Column::Ingest, &ingest("/drop/x.tgz", state), &body);
+    }
+}
+
+#[test]
+fn golden_placement() {
+    let body = format!(
+        r#"{{"target":"global-b","repository":"3rdparty/redis","tag":"7","digest":"sha256:{}","placed_at":"2026-01-01T00:00:05.001000001Z"}}"#,
+        hex(8)
+    );
+    assert_golden(
+        Column::Placement,
+        &placement("global-b", "3rdparty/redis", "7"),
+        &body,
+    );
+}
+
+const GOLDEN_RUN: &str = concat!(
+    r#"{"target":"global-b","started_at":"2026-01-01T00:00:06.001000001Z","#,
+    r#""finished_at":"2026-01-01T00:00:07.001000001Z","reason":"schedule","outcome":"incomplete","#,
+    r#""counts":{"images_wanted":0,"images_in_sync":0,"images_pushed":0,"images_failed":0,"#,
+    r#""resources_wanted":0,"resources_applied":0,"resources_failed":0,"blobs_sent":0,"blobs_mounted":0,"#,
+    r#""blobs_skipped":0,"bytes_sent":0,"requests":11,"retries":0},"#,
+    r#""problems":[{"subject":"3rdparty/redis:7","class":"denied","#,
+    r#""message":"expected status 201, found 403","hint":null}]}"#,
+);
+
+#[test]
+fn golden_run_and_target() {
+    let run = run("global-b", 11);
+    assert_golden(Column::Run, &run, GOLDEN_RUN);
+    let body = format!(
+        r#"{{"target":"global-b","last_scheduled_at":"2026-01-01T00:00:08.001000001Z","synced_packages":["sha256:{}"],"last_run":{GOLDEN_RUN},"last_success_at":null}}"#,
+        hex(9)
+    );
+    assert_golden(Column::Target, &target_record(&run), &body);
+    for (outcome, name) in [
+        (RunOutcome::InSync, json!("in_sync")),
+        (RunOutcome::Incomplete, json!("incomplete")),
+        (RunOutcome::Failed, json!("failed")),
+    ] {
+        assert_eq!(serde_json::to_value(outcome).unwrap(), name);
+    }
+}

@@ -1,0 +1,263 @@
+//! What the catalog remembers. The JSON form of these types is what rows hold (golden bytes in the tests) and what
+//! reports show.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{
+    Class, Digest, ImageReference, PackageKind, PackageName, Platform, Repository, Tag, TargetName,
+    Timestamp,
+};
+
+/// A package whose whole content is in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageRecord {
+    /// Digest of the package file.
+    pub digest: Digest,
+    /// Name of the file as it was dropped, without its folder.
+    pub file_name: String,
+    /// Size of the file, in bytes.
+    pub size_bytes: u64,
+    /// Name of the package, from its manifest.
+    pub name: PackageName,
+    /// Version of the package, where its manifest says.
+    pub version: Option<String>,
+    /// What the package is for.
+    pub kind: PackageKind,
+    /// What its images run on.
+    pub platforms: Vec<Platform>,
+    /// The image that the platform installs from, as packaged.
+    pub artifact: Option<ImageReference>,
+    /// All images, in the order of the package.
+    pub images: Vec<ImageRecord>,
+    /// Kubernetes objects that were found in the package, as they were written there.
+    pub resources: Vec<serde_json::Value>,
+    /// Name for people.
+    pub display_name: Option<String>,
+    /// Distinct blobs and manifests of all images.
+    pub blob_count: u64,
+    /// Their size together, in bytes.
+    pub blob_bytes: u64,
+    /// Why the package is trusted.
+    pub provenance: Provenance,
+    /// When it became ready.
+    pub ready_at: Timestamp,
+}
+
+/// An image of a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The name that it has in the package.
+    pub reference: ImageReference,
+    /// Digest of its manifest or index.
+    pub digest: Digest,
+    /// Media type of its manifest or index.
+    pub media_type: String,
+    /// Size of its manifest or index, in bytes.
+    pub size_bytes: u64,
+    /// Size of everything that it consists of, in bytes: manifest, children and blobs, each counted once.
+    pub content_bytes: u64,
+}
+
+/// Why a package is trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum Provenance {
+    /// A signature by an allowed key.
+    Signature {
+        /// Fingerprint of the key, in hex.
+        fingerprint: String,
+        /// When it was signed.
+        signed_at: Timestamp,
+    },
+    /// A checksum file beside the package.
+    Checksum {
+        /// Name of the checksum file.
+        sidecar: String,
+    },
+    /// The policy of the drop folder asks for nothing.
+    Unchecked,
+}
+
+/// A file in a drop folder and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestRecord {
+    /// Path of the file: the key.
+    pub path: String,
+    /// Size of the file when it was last looked at, in bytes.
+    pub size_bytes: u64,
+    /// Modification time of the file when it was last looked at.
+    pub modified_at: Timestamp,
+    /// Digest of the file, once it was read.
+    pub digest: Option<Digest>,
+    /// How far it has come.
+    pub state: IngestState,
+    /// When the state last changed.
+    pub updated_at: Timestamp,
+}
+
+/// How far a dropped file has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum IngestState {
+    /// It is there, and may still be written to.
+    Seen,
+    /// It rests, and its sidecar is there where one is needed.
+    Settled,
+    /// It is trusted.
+    Verified {
+        /// Why it is trusted.
+        provenance: Provenance,
+    },
+    /// Its content is in the store.
+    Unpacked,
+    /// It is in the catalog.
+    Ready {
+        /// The package: digest of the file.
+        package: Digest,
+        /// Whether the catalog had it before.
+        is_repeat: bool,
+    },
+    /// It is refused.
+    Rejected {
+        /// Stable name of the reason.
+        code: String,
+        /// The reason in words.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// It builds on blobs that are not in the store.
+    Waiting {
+        /// The blobs.
+        missing: Vec<Digest>,
+    },
+}
+
+/// A tag on a target, as we ourselves put it there last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The target.
+    pub target: TargetName,
+    /// The repository on the target.
+    pub repository: Repository,
+    /// The tag.
+    pub tag: Tag,
+    /// Digest of the manifest or index that the tag was given.
+    pub digest: Digest,
+    /// When.
+    pub placed_at: Timestamp,
+}
+
+/// One replication run to one target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The target.
+    pub target: TargetName,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Why it ran: `schedule`, `package`, `request`, `retry` or `start`.
+    pub reason: String,
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// How much it did.
+    pub counts: RunCounts,
+    /// What went wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOutcome {
+    /// The target holds all that it should.
+    InSync,
+    /// Something is still missing.
+    Incomplete,
+    /// Nothing could be done.
+    Failed,
+}
+
+impl RunOutcome {
+    /// Returns the stable name, as it is persisted.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InSync => "in_sync",
+            Self::Incomplete => "incomplete",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What a run wanted and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunCounts {
+    /// Images that the target should hold.
+    pub images_wanted: u64,
+    /// Images that were there already.
+    pub images_in_sync: u64,
+    /// Images that were pushed.
+    pub images_pushed: u64,
+    /// Images that could not be pushed.
+    pub images_failed: u64,
+    /// Resources that the target should hold.
+    pub resources_wanted: u64,
+    /// Resources that were applied.
+    pub resources_applied: u64,
+    /// Resources that could not be applied, or that the platform refused.
+    pub resources_failed: u64,
+    /// Blobs that were uploaded.
+    pub blobs_sent: u64,
+    /// Blobs that were mounted from another repository of the target.
+    pub blobs_mounted: u64,
+    /// Blobs that were there already.
+    pub blobs_skipped: u64,
+    /// Bytes of blobs and manifests that were uploaded.
+    pub bytes_sent: u64,
+    /// Requests that were sent, retries included.
+    pub requests: u64,
+    /// Requests that were sent again.
+    pub retries: u64,
+}
+
+/// Something that went wrong in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What it is about: an image, a resource, or the target itself.
+    pub subject: String,
+    /// What kind of failure it is.
+    pub class: Class,
+    /// The failure with its causes, on one line.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What is known about a target from its runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetRecord {
+    /// The target: the key.
+    pub target: TargetName,
+    /// The due time of the last scheduled run that started.
+    pub last_scheduled_at: Option<Timestamp>,
+    /// Packages that were seen complete on the target, by the digests of their files.
+    pub synced_packages: Vec<Digest>,
+    /// The last run.
+    pub last_run: Option<RunRecord>,
+    /// When the target was last seen in sync.
+    pub last_success_at: Option<Timestamp>,
+}
+
+impl TargetRecord {
+    /// Returns the record of a target that nothing is known about.
+    pub const fn new(target: TargetName) -> Self {
+        Self {
+            target,
+            last_scheduled_at: None,
+            synced_packages: Vec::new(),
+            last_run: None,
+            last_success_at: None,
+        }
+    }
+}

@@ -28,3 +28,6 @@ pub mod verify;
 // What is kept.
 pub mod catalog;
 pub mod store;
+
+// How servers are reached.
+pub mod transport;

@@ -1,0 +1,236 @@
+//! The HTTP library, set up: TLS, trust, pool, and where a name leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+use super::Error;
+
+/// How long to wait for a connection, by default: name, TCP and TLS. Chosen, not measured.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The `User-Agent` header, by default.
+pub const USER_AGENT: &str = concat!("violetd/", env!("CARGO_PKG_VERSION"));
+/// How long an idle connection is kept. Shorter than what servers allow (nginx: 75 s), so that a request rarely meets
+/// a connection that is being closed.
+const IDLE_CONNECTION_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Whom to trust as a server with TLS: by default, what the operating system trusts.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Certificates in PEM that are trusted besides those of the operating system.
+    pub extra_roots: Vec<Vec<u8>>,
+    /// Whether the server must prove who it is.
+    pub verification: Verification,
+}
+
+impl Trust {
+    fn certificates(&self) -> Result<Vec<reqwest::Certificate>, Error> {
+        let mut certificates = Vec::new();
+        for pem in &self.extra_roots {
+            let bundle = reqwest::Certificate::from_pem_bundle(pem)
+                .ok()
+                .filter(|bundle| !bundle.is_empty())
+                .ok_or_else(|| Error::Option {
+                    name: "ca_file",
+                    reason: "expected certificates in PEM".to_owned(),
+                })?;
+            certificates.extend(bundle);
+        }
+        Ok(certificates)
+    }
+}
+
+/// Whether a server must prove who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verification {
+    /// Its certificate must be valid, trusted, and for the name of the address.
+    #[default]
+    Full,
+    /// Any certificate will do. Somebody in between can read and change everything, passwords and tokens included.
+    Skip,
+}
+
+/// Whether a client keeps the cookies that it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cookies {
+    /// As a browser does, in the client's own memory.
+    Keep,
+    /// It does not.
+    Ignore,
+}
+
+/// A server, and how connections to it are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection<'a> {
+    /// The server, as the options name it: for errors.
+    pub address: &'a str,
+    /// The URL that every request starts from. Its host is the name for TLS and the `Host` header.
+    pub base: &'a Url,
+    /// A host name, IPv4 or IPv6 literal to dial instead of the host of `base`, whose port and name are kept.
+    pub connect_to: Option<&'a str>,
+    /// Whom to trust; `None` for a server without TLS.
+    pub trust: Option<&'a Trust>,
+    /// To find, dial and greet the server.
+    pub connect_timeout: Duration,
+    /// The most idle connections that are kept. More requests at once open more.
+    pub idle_connections_max: usize,
+    /// Whether cookies are kept.
+    pub cookies: Cookies,
+    /// The `User-Agent` header.
+    pub user_agent: &'a str,
+}
+
+impl Connection<'_> {
+    /// Returns an HTTP client with connections of its own, none of them made yet.
+    pub fn client(&self) -> Result<reqwest::Client, Error> {
+        ensure_crypto_provider();
+        let client = match self.trust {
+            // The server needs no trust, only one that it sends us to might: a machine without any authorities will do.
+            None => match self.builder()?.build() {
+                Ok(client) => Ok(client),
+                Err(_) => self.builder()?.tls_certs_only([]).build(),
+            },
+            Some(trust) => self
+                .builder()?
+                .tls_certs_merge(trust.certificates()?)
+                .tls_danger_accept_invalid_certs(trust.verification == Verification::Skip)
+                .build(),
+        };
+        client.map_err(|source| Error::Setup {
+            address: self.address.to_owned(),
+            source,
+        })
+    }
+
+    fn builder(&self) -> Result<reqwest::ClientBuilder, Error> {
+        let builder = reqwest::Client::builder()
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .cookie_store(self.cookies == Cookies::Keep)
+            .connect_timeout(self.connect_timeout)
+            .pool_idle_timeout(IDLE_CONNECTION_LIFETIME)
+            .pool_max_idle_per_host(self.idle_connections_max)
+            .user_agent(self.user_agent);
+        Ok(match self.signpost()? {
+            Some(signpost) => builder.dns_resolver(signpost),
+            None => builder,
+        })
+    }
+
+    /// Returns where the name of the server leads, if `connect_to` is set.
+    fn signpost(&self) -> Result<Option<Signpost>, Error> {
+        let Some(connect_to) = self.connect_to else {
+            return Ok(None);
+        };
+        let refuse = |reason: String| Error::Option {
+            name: "connect_to",
+            reason,
+        };
+        let Some(Host::Domain(name)) = self.base.host() else {
+            return Err(refuse(format!(
+                "expected an address with a host name, found `{}`",
+                self.address
+            )));
+        };
+        let dial = connect_to
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(connect_to);
+        let is_host = dial.parse::<std::net::IpAddr>().is_ok()
+            || (!dial.is_empty() && !dial.contains([':', '/', '@', ' ']));
+        if !is_host {
+            return Err(refuse(format!(
+                "expected a host without a port, found `{connect_to}`"
+            )));
+        }
+        Ok(Some(Signpost {
+            name: name.to_owned(),
+            dial: dial.into(),
+        }))
+    }
+}
+
+/// Resolves one name to the addresses of another host, and every other name as usual.
+#[derive(Debug, PartialEq, Eq)]
+struct Signpost {
+    name: String,
+    /// A host name or an IP literal without brackets.
+    dial: Arc<str>,
+}
+
+impl Resolve for Signpost {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host: Arc<str> = if name.as_str().eq_ignore_ascii_case(&self.name) {
+            Arc::clone(&self.dial)
+        } else {
+            name.as_str().into()
+        };
+        Box::pin(async move {
+            // Port 0 is replaced by that of the URL.
+            let addresses: Vec<_> = tokio::net::lookup_host((&*host, 0)).await?.collect();
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Returns whether a URL is nothing but scheme, host and port.
+pub fn is_bare(url: &Url) -> bool {
+    url.path() == "/"
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none()
+}
+
+/// Makes ring the crypto provider of this process, unless there is one. To be called before a TLS client is made.
+pub fn ensure_crypto_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // An error means that another thread was faster.
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connect_to_is_a_host_and_needs_a_name_to_replace() {
+        let signpost = |base: &str, connect_to: &str| {
+            let connection = Connection {
+                address: base,
+                base: &base.parse().unwrap(),
+                connect_to: Some(connect_to),
+                trust: None,
+                connect_timeout: CONNECT_TIMEOUT,
+                idle_connections_max: 1,
+                cookies: Cookies::Ignore,
+                user_agent: USER_AGENT,
+            };
+            connection.signpost()
+        };
+        for (connect_to, dial) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("standby.example", "standby.example"),
+        ] {
+            for base in ["https://platform.example", "http://platform.example:5000"] {
+                let expected = Signpost {
+                    name: "platform.example".to_owned(),
+                    dial: dial.into(),
+                };
+                assert_eq!(signpost(base, connect_to).unwrap(), Some(expected));
+            }
+        }
+        for bad in ["", "192.0.2.7:443", "standby.example:5000", "a/b"] {
+            let found = signpost("https://platform.example", bad);
+            assert!(found.is_err(), "input: {bad:?}");
+        }
+        assert!(signpost("https://192.0.2.1:5000", "192.0.2.7").is_err());
+    }
+}

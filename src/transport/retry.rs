@@ -1,0 +1,201 @@
+//! How often a request is repeated, and after what pause.
+//!
+//! What is repeated is decided by [`Class::Transient`], and by clients that repeat less. How long to wait is decided by
+//! the server (`Retry-After`), otherwise by an exponential back-off with jitter. Attempts are bounded, because some
+//! servers answer 500 to what will never work; the next run of the caller is the retry of last resort.
+//!
+//! # References
+//!
+//! RFC 9110, 10.2.3.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Error;
+use crate::base::{Chain, Class, Classified, Timestamp};
+use crate::sys::backoff::{self, Backoff};
+
+/// The longest wait that a server may ask for. Chosen, not measured: longer than any rate limit's window seen.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
+
+/// How often and how patiently an operation is tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Retries {
+    /// How often it is tried, at least once.
+    pub attempts_max: u32,
+    /// The first pause between two attempts; it doubles from there.
+    pub backoff_first: Duration,
+    /// The longest pause between two attempts that the server did not ask for.
+    pub backoff_max: Duration,
+}
+
+impl Default for Retries {
+    /// Returns 5 attempts with pauses from 0.5 s to 30 s. Chosen, not measured.
+    fn default() -> Self {
+        Self {
+            attempts_max: 5,
+            backoff_first: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Retries {
+    /// Refuses what would never send anything.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.attempts_max == 0 {
+            return Err(Error::Option {
+                name: "attempts_max",
+                reason: "expected at least 1, found 0".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Returns the count of attempts for a new operation, which adds its repetitions to `repetitions`.
+    pub const fn attempts<'a>(&self, repetitions: &'a AtomicU64) -> Attempts<'a> {
+        Attempts {
+            max: self.attempts_max,
+            backoff: Backoff::new(self.backoff_first, self.backoff_max),
+            repetitions,
+        }
+    }
+}
+
+/// Counts the failed attempts of one operation.
+#[derive(Debug)]
+pub struct Attempts<'a> {
+    max: u32,
+    backoff: Backoff,
+    repetitions: &'a AtomicU64,
+}
+
+impl Attempts<'_> {
+    /// Waits before the next attempt, or returns `error` where there is to be none. `retry_after` is what the server
+    /// asked for.
+    pub async fn pause<E: Classified + 'static>(
+        &mut self,
+        error: E,
+        retry_after: fn(&E) -> Option<Duration>,
+    ) -> Result<(), E> {
+        let planned = self.plan(error.class(), retry_after(&error), backoff::random());
+        let Some(pause) = planned else {
+            return Err(error);
+        };
+        tracing::debug!(
+            error = %Chain(&error),
+            attempt = self.backoff.failures(),
+            pause_seconds = pause.as_secs_f64(),
+            "request failed, will be repeated"
+        );
+        self.repetitions.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// Returns how long to wait before the next attempt, if there is to be one.
+    fn plan(
+        &mut self,
+        class: Class,
+        retry_after: Option<Duration>,
+        random: u32,
+    ) -> Option<Duration> {
+        let pause = self.backoff.fail(random);
+        if class != Class::Transient || self.backoff.failures() >= self.max {
+            return None;
+        }
+        // Coming back early would be refused again; coming back late costs little.
+        Some(retry_after.map_or(pause, |asked| asked.min(RETRY_AFTER_MAX).max(pause)))
+    }
+}
+
+/// Parses a `Retry-After` value: seconds, or a date, which is compared with `now`.
+pub fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit mean "very long".
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let date = Timestamp::from(httpdate::parse_http_date(text).ok()?);
+    Some((date - now).to_std().unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FIRST: Duration = Duration::from_millis(100);
+
+    static REPETITIONS: AtomicU64 = AtomicU64::new(0);
+
+    fn attempts() -> Attempts<'static> {
+        let retries = Retries {
+            attempts_max: 3,
+            backoff_first: FIRST,
+            backoff_max: Duration::from_secs(1),
+        };
+        retries.attempts(&REPETITIONS)
+    }
+
+    #[test]
+    fn attempts_are_bounded() {
+        let mut attempts = attempts();
+        let mut plan = || attempts.plan(Class::Transient, None, u32::MAX);
+        assert_eq!(plan(), Some(FIRST));
+        assert_eq!(plan(), Some(FIRST * 2));
+        assert_eq!(plan(), None);
+    }
+
+    #[test]
+    fn at_least_one_attempt_is_needed() {
+        let with = |attempts_max| Retries {
+            attempts_max,
+            ..Retries::default()
+        };
+        assert!(with(1).check().is_ok());
+        assert!(with(0).check().is_err());
+    }
+
+    #[test]
+    fn only_what_may_pass_is_repeated() {
+        assert_eq!(attempts().plan(Class::Usage, None, 0), None);
+    }
+
+    #[test]
+    fn the_server_decides_how_long_within_limits() {
+        let plan = |asked| attempts().plan(Class::Transient, Some(asked), u32::MAX);
+        assert_eq!(plan(Duration::from_secs(7)), Some(Duration::from_secs(7)));
+        assert_eq!(plan(Duration::MAX), Some(RETRY_AFTER_MAX));
+        assert_eq!(plan(Duration::ZERO), Some(FIRST));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = "2026-11-20T10:00:00Z".parse().unwrap();
+        for (text, seconds) in [
+            ("0", Some(0)),
+            (" 120 ", Some(120)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Fri, 20 Nov 2026 10:00:30 GMT", Some(30)),
+            ("Fri, 20 Nov 2026 09:00:00 GMT", Some(0)),
+            ("-1", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                parse_retry_after(text, now),
+                seconds.map(Duration::from_secs),
+                "input: {text:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn retry_after_never_panics(text in ".{0,60}") {
+            let _ = parse_retry_after(&text, "2026-11-20T10:00:00Z".parse().unwrap());
+        }
+    }
+}

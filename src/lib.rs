@@ -31,3 +31,6 @@ pub mod store;
 
 // How servers are reached.
 pub mod transport;
+
+// Where it goes.
+pub mod registry;

@@ -1,0 +1,322 @@
+//! Manifests and tags.
+
+use std::fmt;
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
+use serde::Deserialize;
+
+use super::exchange::Operation;
+use super::link;
+use super::payload::Payload;
+use super::scope::Scopes;
+use super::wire::Request;
+use super::{Client, Error};
+use crate::base::oci::{
+    Descriptor, MANIFEST_BYTES_MAX, MEDIA_TYPE_DOCKER_LIST, MEDIA_TYPE_DOCKER_MANIFEST,
+    MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST, Manifest,
+};
+use crate::base::{Digest, Repository, Tag};
+
+/// Header with the digest of what is answered or was taken (OCI distribution-spec v1.1.0, "Pulling manifests").
+const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
+/// The most of one page of tags, in bytes: about 100 000 tags of common length.
+const TAGS_PAGE_BYTES_MAX: usize = 4 << 20;
+/// The most pages of tags. With the page size above this only stops a registry whose pages never end.
+const TAGS_PAGES_MAX: usize = 1000;
+/// The most tags of one repository. Chosen, not measured: ten times the most seen.
+const TAGS_MAX: usize = 100_000;
+
+/// What a manifest is asked for by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ManifestReference {
+    /// By a name that can move.
+    Tag(Tag),
+    /// By its content.
+    Digest(Digest),
+}
+
+impl ManifestReference {
+    const fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Digest(digest) => Some(digest),
+            Self::Tag(_) => None,
+        }
+    }
+
+    /// Returns the character that people put before it.
+    const fn separator(&self) -> char {
+        match self {
+            Self::Digest(_) => '@',
+            Self::Tag(_) => ':',
+        }
+    }
+}
+
+impl fmt::Display for ManifestReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => fmt::Display::fmt(tag, f),
+            Self::Digest(digest) => fmt::Display::fmt(digest, f),
+        }
+    }
+}
+
+/// One page of tags. `tags` is `null` where all tags were deleted.
+#[derive(Deserialize)]
+struct TagsPage {
+    tags: Option<Vec<String>>,
+}
+
+impl Client {
+    /// Returns what is under a reference, or `None`. One `HEAD` where the registry tells the digest and the size,
+    /// otherwise the manifest is read and hashed.
+    pub async fn find_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<Option<Descriptor>, Error> {
+        let mut operation = self.manifest_operation("find", repository, reference);
+        operation.request.method = Method::HEAD;
+        operation.request.headers = accept_manifests();
+        operation.expected = &[200, 404];
+        let answer = self.exchange().run(&operation).await?;
+        if answer.status() == 404 {
+            return Ok(None);
+        }
+        let Some(descriptor) = descriptor_of(answer.headers()) else {
+            return match self.get_manifest(repository, reference).await {
+                Ok((descriptor, _)) => Ok(Some(descriptor)),
+                // Deleted in between.
+                Err(Error::Absent { .. } | Error::RepositoryUnknown { .. }) => Ok(None),
+                Err(error) => Err(error),
+            };
+        };
+        check_digest(&operation, reference.digest(), descriptor.digest)?;
+        Ok(Some(descriptor))
+    }
+
+    /// Returns a manifest, byte for byte, whose digest is the one asked for and the one announced.
+    pub async fn get_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Result<(Descriptor, Bytes), Error> {
+        let mut operation = self.manifest_operation("read", repository, reference);
+        operation.request.headers = accept_manifests();
+        let bytes_max = usize::try_from(MANIFEST_BYTES_MAX).expect("a few MiB fit");
+        let (headers, bytes) = self.exchange().run_whole(&operation, bytes_max).await?;
+        let digest = Digest::of(&bytes);
+        check_digest(&operation, reference.digest(), digest)?;
+        check_digest(&operation, announced_digest(&headers).as_ref(), digest)?;
+        let media_type = match media_type(&headers) {
+            Some(media_type) => media_type,
+            None => Manifest::parse(&bytes)
+                .map(|(_, media_type)| media_type)
+                .map_err(|error| Error::Answer {
+                    action: operation.request.action,
+                    reason: format!("{error}, found something else"),
+                })?,
+        };
+        let descriptor = Descriptor {
+            media_type,
+            digest,
+            size_bytes: bytes.len() as u64,
+        };
+        Ok((descriptor, bytes))
+    }
+
+    /// Puts a manifest under a reference. What it points to must be there already.
+    pub async fn put_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<(), Error> {
+        let mut operation = self.manifest_operation("write", repository, reference);
+        let digest = Digest::of(&bytes);
+        check_digest(&operation, reference.digest(), digest)?;
+        let media_type = HeaderValue::from_str(media_type).map_err(|_| Error::Answer {
+            action: operation.request.action.clone(),
+            reason: format!(
+                "expected a media type, found `{}`",
+                media_type.escape_debug()
+            ),
+        })?;
+        operation.request.method = Method::PUT;
+        operation.request.headers.insert(CONTENT_TYPE, media_type);
+        operation.request.payload = Payload::Bytes(bytes);
+        operation.scopes = Scopes::push(repository);
+        operation.expected = &[200, 201];
+        let answer = self.exchange().run(&operation).await?;
+        match announced_digest(answer.headers()) {
+            Some(announced) => check_digest(&operation, Some(&digest), announced),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the tags of a repository in the registry's order, which is that of the specification: lexical.
+    pub async fn list_tags(&self, repository: &Repository) -> Result<Vec<Tag>, Error> {
+        let mut tags = Vec::new();
+        let mut operation = Operation {
+            request: Request::new(
+                Method::GET,
+                self.exchange().url(&format!("v2/{repository}/tags/list")),
+                self.exchange()
+                    .action(format!("list the tags of {repository}")),
+            ),
+            scopes: Scopes::pull(repository),
+            expected: &[200],
+        };
+        for _ in 0..TAGS_PAGES_MAX {
+            let (headers, body) = self
+                .exchange()
+                .run_whole(&operation, TAGS_PAGE_BYTES_MAX)
+                .await?;
+            let page = parse_tags(&body).map_err(|reason| broken(&operation, reason))?;
+            tags.extend(page);
+            if tags.len() > TAGS_MAX {
+                return Err(broken(
+                    &operation,
+                    format!("expected at most {TAGS_MAX} tags, found more"),
+                ));
+            }
+            match self.next_page(&operation, &headers)? {
+                Some(url) => operation.request.url = url,
+                None => return Ok(tags),
+            }
+        }
+        Err(broken(
+            &operation,
+            format!("expected at most {TAGS_PAGES_MAX} pages, found more"),
+        ))
+    }
+
+    /// Returns where the next page is. It must be at the registry itself.
+    fn next_page(
+        &self,
+        operation: &Operation,
+        headers: &HeaderMap,
+    ) -> Result<Option<url::Url>, Error> {
+        let header = headers.get(LINK).and_then(|value| value.to_str().ok());
+        let Some(target) = header.and_then(link::next) else {
+            return Ok(None);
+        };
+        let wire = self.exchange().wire();
+        match link::resolve(&wire.base, &operation.request.url, target) {
+            Ok(place) if place.is_ours => Ok(Some(place.url)),
+            Ok(_) | Err(_) => Err(broken(
+                operation,
+                format!(
+                    "expected the next page at the registry, found `{}`",
+                    target.escape_debug()
+                ),
+            )),
+        }
+    }
+
+    fn manifest_operation(
+        &self,
+        verb: &str,
+        repository: &Repository,
+        reference: &ManifestReference,
+    ) -> Operation {
+        let separator = reference.separator();
+        Operation {
+            request: Request::new(
+                Method::GET,
+                self.exchange()
+                    .url(&format!("v2/{repository}/manifests/{reference}")),
+                self.exchange().action(format!(
+                    "{verb} manifest {repository}{separator}{reference}"
+                )),
+            ),
+            scopes: Scopes::pull(repository),
+            expected: &[200],
+        }
+    }
+}
+
+fn broken(operation: &Operation, reason: String) -> Error {
+    Error::Answer {
+        action: operation.request.action.clone(),
+        reason,
+    }
+}
+
+fn check_digest(
+    operation: &Operation,
+    expected: Option<&Digest>,
+    found: Digest,
+) -> Result<(), Error> {
+    match expected {
+        Some(expected) if *expected != found => Err(Error::DigestMismatch {
+            action: operation.request.action.clone(),
+            expected: *expected,
+            found,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Accepts every kind of manifest: a registry may convert, or refuse, what is not named.
+fn accept_manifests() -> HeaderMap {
+    let all = [
+        MEDIA_TYPE_INDEX,
+        MEDIA_TYPE_MANIFEST,
+        MEDIA_TYPE_DOCKER_LIST,
+        MEDIA_TYPE_DOCKER_MANIFEST,
+    ];
+    let mut headers = HeaderMap::new();
+    for media_type in all {
+        headers.append(ACCEPT, HeaderValue::from_static(media_type));
+    }
+    headers
+}
+
+/// Returns the digest that the registry announces, where it is one that we can compare.
+fn announced_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers
+        .get(DOCKER_CONTENT_DIGEST)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Returns the `Content-Type` without parameters.
+fn media_type(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = text.split(';').next()?.trim();
+    (!media_type.is_empty()).then(|| media_type.to_owned())
+}
+
+/// Returns what the headers of an answer to `HEAD` say, if they say all of it.
+fn descriptor_of(headers: &HeaderMap) -> Option<Descriptor> {
+    Some(Descriptor {
+        media_type: media_type(headers)?,
+        digest: announced_digest(headers)?,
+        size_bytes: content_length(headers)?,
+    })
+}
+
+/// Returns the size that the headers of an answer to `HEAD` announce.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn parse_tags(body: &[u8]) -> Result<Vec<Tag>, String> {
+    let page: TagsPage =
+        serde_json::from_slice(body).map_err(|_| "expected a list of tags in JSON".to_owned())?;
+    page.tags
+        .unwrap_or_default()
+        .iter()
+        .map(|text| {
+            text.parse::<Tag>()
+                .map_err(|error| format!("{error}, found `{}`", text.escape_debug()))
+        })
+        .collect()
+}

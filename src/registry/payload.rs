@@ -1,0 +1,113 @@
+//! What a request carries: nothing, bytes, or a blob straight from its file.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::Error;
+use super::wire::Tally;
+use crate::base::Digest;
+
+/// How much of a blob is read and sent at a time, in bytes. Measured 2026-11-20: 4 KiB gives 128 MB/s, 64 KiB
+/// 1.5 GB/s, 1 MiB 3 GB/s.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Opens our copy of a blob, once for each attempt to send it.
+pub type BlobSource = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
+
+/// What a request carries.
+#[derive(Clone, Debug)]
+pub(super) enum Payload {
+    Nothing,
+    Bytes(Bytes),
+    Blob(Blob),
+}
+
+/// A blob to be sent.
+#[derive(Clone)]
+pub(super) struct Blob {
+    pub(super) digest: Digest,
+    pub(super) size_bytes: u64,
+    pub(super) source: BlobSource,
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob")
+            .field("digest", &self.digest)
+            .field("size_bytes", &self.size_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why reading our own copy failed in the middle of a request, if it did. The HTTP library only says that the body
+/// broke.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fault(Arc<Mutex<Option<io::Error>>>);
+
+impl Fault {
+    /// Returns the failure, once.
+    pub(super) fn take(&self) -> Option<io::Error> {
+        self.0.lock().expect("no holder of this lock panics").take()
+    }
+
+    /// Keeps a failure and returns one like it, for the library.
+    fn keep(&self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        *self.0.lock().expect("no holder of this lock panics") = Some(error);
+        kind.into()
+    }
+}
+
+impl Blob {
+    /// Opens our copy and returns it as a body, of which `progress` counts the pieces that were taken.
+    pub(super) async fn body(
+        &self,
+        progress: Arc<AtomicU64>,
+        tally: Arc<Tally>,
+    ) -> Result<(reqwest::Body, Fault), Error> {
+        let file = self.open().await?;
+        let fault = Fault::default();
+        let kept = fault.clone();
+        let reader = tokio::fs::File::from_std(file).take(self.size_bytes);
+        let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES)
+            .inspect_ok(move |piece| {
+                progress.fetch_add(1, Ordering::Relaxed);
+                tally
+                    .bytes_sent
+                    .fetch_add(piece.len() as u64, Ordering::Relaxed);
+            })
+            .map_err(move |error| kept.keep(error));
+        Ok((reqwest::Body::wrap_stream(pieces), fault))
+    }
+
+    async fn open(&self) -> Result<File, Error> {
+        let source = Arc::clone(&self.source);
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = source()?;
+            let size_bytes = file.metadata()?.len();
+            Ok((file, size_bytes))
+        })
+        .await
+        .expect("opening a file does not panic");
+        let (file, found_bytes) = opened.map_err(|source| Error::Source {
+            digest: self.digest,
+            source,
+        })?;
+        if found_bytes != self.size_bytes {
+            return Err(Error::SourceSize {
+                digest: self.digest,
+                expected_bytes: self.size_bytes,
+                found_bytes,
+            });
+        }
+        Ok(file)
+    }
+}

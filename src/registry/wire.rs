@@ -1,0 +1,293 @@
+//! One HTTP request and its answer: connections, TLS, progress, and what broken connections mean.
+//!
+//! Knows nothing of repositories, tokens or repetition.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Response};
+use url::Url;
+
+use super::error::{Error, User};
+use super::options::Options;
+use super::payload::{Fault, Payload};
+use super::refusal::{BODY_BYTES_MAX, Refusal};
+use crate::base::Timestamp;
+use crate::transport::{Action, CertificateProblem, find_source, parse_retry_after};
+
+/// What a client has done since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// HTTP requests of every kind, those for tokens included.
+    pub requests: u64,
+    /// Bytes of blobs and manifests that were handed to a connection, those of failed attempts included.
+    pub bytes_sent: u64,
+    /// Operations that were tried once more.
+    pub retries: u64,
+    /// Tokens that were granted.
+    pub tokens: u64,
+}
+
+/// The live side of [`Counters`].
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) requests: AtomicU64,
+    pub(super) bytes_sent: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) tokens: AtomicU64,
+}
+
+impl Tally {
+    /// Returns the counts as of now.
+    pub(super) fn counters(&self) -> Counters {
+        Counters {
+            requests: self.requests.load(Ordering::Relaxed),
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            retries: self.retries.load(Ordering::Relaxed),
+            tokens: self.tokens.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A request, except for who asks.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) payload: Payload,
+    pub(super) action: Action,
+}
+
+impl Request {
+    /// Returns a request without headers and payload.
+    pub(super) fn new(method: Method, url: Url, action: Action) -> Self {
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            payload: Payload::Nothing,
+            action,
+        }
+    }
+}
+
+/// Sends requests.
+#[derive(Debug)]
+pub(super) struct Wire {
+    http: reqwest::Client,
+    /// The registry, as the options name it.
+    pub(super) address: String,
+    /// The URL that every request to the registry starts from.
+    pub(super) base: Url,
+    pub(super) tally: Arc<Tally>,
+    idle: Duration,
+    /// How long the first byte may take: a connection may have to be made first.
+    first: Duration,
+}
+
+impl Wire {
+    pub(super) fn new(options: &Options) -> Result<Self, Error> {
+        let base = options.base_url()?;
+        Ok(Self {
+            http: options.client(&base)?,
+            address: options.address.clone(),
+            base,
+            tally: Arc::default(),
+            idle: options.timeouts.idle,
+            first: options.timeouts.idle.max(options.timeouts.connect),
+        })
+    }
+
+    /// Returns whether a URL is the registry's own: only there may credentials go.
+    pub(super) fn is_ours(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// Sends `request` once. Any status is an answer.
+    pub(super) async fn send(
+        &self,
+        request: &Request,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, Error> {
+        let mut builder = self
+            .http
+            .request(request.method.clone(), request.url.clone())
+            .headers(request.headers.clone());
+        if let Some(mut value) = authorization {
+            value.set_sensitive(true);
+            builder = builder.header(AUTHORIZATION, value);
+        }
+        let progress = Arc::new(AtomicU64::new(0));
+        let mut fault = Fault::default();
+        builder = match &request.payload {
+            Payload::Nothing if matches!(request.method, Method::POST | Method::PUT) => {
+                builder.header(CONTENT_LENGTH, 0)
+            }
+            Payload::Nothing => builder,
+            Payload::Bytes(bytes) => {
+                let count = bytes.len() as u64;
+                self.tally.bytes_sent.fetch_add(count, Ordering::Relaxed);
+                builder.body(bytes.clone())
+            }
+            Payload::Blob(blob) => {
+                let (body, body_fault) = blob
+                    .body(Arc::clone(&progress), Arc::clone(&self.tally))
+                    .await?;
+                fault = body_fault;
+                builder.header(CONTENT_LENGTH, blob.size_bytes).body(body)
+            }
+        };
+        self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        let outcome = self.watch(&progress, builder.send()).await;
+        if let (Some(source), Payload::Blob(blob)) = (fault.take(), &request.payload) {
+            return Err(Error::Source {
+                digest: blob.digest,
+                source,
+            });
+        }
+        match outcome {
+            Some(Ok(response)) => Ok(Answer {
+                response,
+                action: request.action.clone(),
+                idle: self.idle,
+            }),
+            Some(Err(error)) => Err(self.explain(request, error)),
+            None => Err(Error::Stalled {
+                action: request.action.clone(),
+                idle: self.idle,
+            }),
+        }
+    }
+
+    /// Awaits `future` as long as `progress` moves; `None` when it stood still.
+    async fn watch<T>(&self, progress: &AtomicU64, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        let mut seen = progress.load(Ordering::Relaxed);
+        let mut limit = self.first;
+        loop {
+            if let Ok(value) = tokio::time::timeout(limit, &mut future).await {
+                return Some(value);
+            }
+            let now = progress.load(Ordering::Relaxed);
+            if now == seen {
+                return None;
+            }
+            seen = now;
+            limit = self.idle;
+        }
+    }
+
+    /// Says what a failed exchange means.
+    fn explain(&self, request: &Request, error: reqwest::Error) -> Error {
+        let error = error.without_url();
+        let address = if self.is_ours(&request.url) {
+            self.address.clone()
+        } else {
+            request.url.authority().to_owned()
+        };
+        if let Some(problem) = CertificateProblem::find(&error) {
+            return Error::Certificate { address, problem };
+        }
+        let tls = find_source::<rustls::Error>(&error);
+        if let Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) = tls
+        {
+            return Error::PlainServer { address };
+        }
+        let is_gibberish = find_source::<hyper::Error>(&error).is_some_and(hyper::Error::is_parse);
+        if is_gibberish && request.url.scheme() == "http" {
+            return Error::TlsServer { address };
+        }
+        if tls.is_some() || error.is_connect() {
+            return Error::Unreachable {
+                address,
+                source: error,
+            };
+        }
+        Error::Cut {
+            action: request.action.clone(),
+            source: error,
+        }
+    }
+}
+
+/// An answer whose body has not been read yet.
+#[derive(Debug)]
+pub(super) struct Answer {
+    response: Response,
+    action: Action,
+    idle: Duration,
+}
+
+impl Answer {
+    /// Returns the HTTP status.
+    pub(super) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// Returns all headers.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// Returns the first header of this name, where it is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// Returns the next piece of the body.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        match tokio::time::timeout(self.idle, self.response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(error)) => Err(Error::Cut {
+                action: self.action.clone(),
+                source: error.without_url(),
+            }),
+            Err(_) => Err(Error::Stalled {
+                action: self.action.clone(),
+                idle: self.idle,
+            }),
+        }
+    }
+
+    /// Reads the whole body, which must not be longer than `bytes_max`.
+    pub(super) async fn body(mut self, bytes_max: usize) -> Result<Bytes, Error> {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(self.broken(format!("expected at most {bytes_max} bytes, found more")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Returns the error for an answer that breaks the protocol.
+    pub(super) fn broken(&self, reason: String) -> Error {
+        Error::Answer {
+            action: self.action.clone(),
+            reason,
+        }
+    }
+
+    /// Reads the answer as a refusal of `user`.
+    pub(super) async fn into_error(mut self, user: User, now: Timestamp) -> Error {
+        let retry_after = self
+            .header(RETRY_AFTER.as_str())
+            .and_then(|text| parse_retry_after(text, now));
+        let status = self.status();
+        let mut body = BytesMut::new();
+        // A body that is cut or too long is still the best explanation there is.
+        while let Ok(Some(chunk)) = self.chunk().await {
+            let room = BODY_BYTES_MAX - body.len();
+            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if chunk.len() >= room {
+                break;
+            }
+        }
+        Refusal::parse(&body).into_error(self.action, status, user, retry_after)
+    }
+}

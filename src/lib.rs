@@ -33,4 +33,5 @@ pub mod store;
 pub mod transport;
 
 // Where it goes.
+pub mod platform;
 pub mod registry;

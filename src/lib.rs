@@ -35,3 +35,6 @@ pub mod transport;
 // Where it goes.
 pub mod platform;
 pub mod registry;
+
+// The work: make packages, take them in, bring them to targets.
+pub mod build;

@@ -1,0 +1,141 @@
+//! Images in an OCI image layout on disk.
+//!
+//! # References
+//!
+//! OCI image-spec v1.1.0 `image-layout.md`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::base::oci::{Descriptor, IndexEntry, MANIFEST_BYTES_MAX, Manifest};
+use crate::base::{Digest, ImageReference};
+use crate::sys::fs::Context as _;
+
+/// An OCI image layout.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    path: PathBuf,
+    entries: Vec<IndexEntry>,
+}
+
+impl Layout {
+    /// Opens the layout in the folder `path`.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let index = path.join("index.json");
+        let bytes = read_bounded(&index, MANIFEST_BYTES_MAX)?;
+        let (manifest, _) = Manifest::parse(&bytes).map_err(|source| Error::Layout {
+            path: path.to_owned(),
+            source,
+        })?;
+        let Manifest::Index { entries } = manifest else {
+            return Err(Error::EmptyLayout {
+                path: path.to_owned(),
+            });
+        };
+        if entries.is_empty() {
+            return Err(Error::EmptyLayout {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            entries,
+        })
+    }
+
+    /// Finds the image that the layout names `name`; without a name the only one.
+    pub(super) fn find(&self, name: Option<&str>) -> Result<&Descriptor, Error> {
+        let found = match name {
+            Some(name) => self.entries.iter().find(|entry| is_named(entry, name)),
+            None => (self.entries.len() == 1).then(|| &self.entries[0]),
+        };
+        found
+            .map(|entry| &entry.descriptor)
+            .ok_or_else(|| Error::NotInLayout {
+                path: self.path.clone(),
+                name: name.map(str::to_owned),
+                names: self
+                    .entries
+                    .iter()
+                    .filter_map(|entry| entry.name.clone())
+                    .collect(),
+            })
+    }
+
+    /// Lists all images with the references under which they can be packaged.
+    ///
+    /// A name that is a whole reference is taken as it is; one that is only a tag gets the name of the folder as its
+    /// repository.
+    pub(super) fn list_images(&self) -> Result<Vec<(ImageReference, String)>, Error> {
+        let folder = self
+            .path
+            .file_name()
+            .map(|name| name.to_string_lossy().to_lowercase());
+        let mut images = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            let name = entry.name.clone().ok_or_else(|| Error::Unnamed {
+                path: self.path.clone(),
+                digest: entry.descriptor.digest,
+            })?;
+            let reference = if name.contains('/') {
+                name.parse()
+            } else {
+                let repository = folder.as_deref().unwrap_or_default();
+                repository.parse().and_then(|repository| {
+                    Ok(ImageReference::new(
+                        String::new(),
+                        repository,
+                        Some(name.parse()?),
+                        None,
+                    ))
+                })
+            };
+            let reference = reference.map_err(|source| Error::Reference {
+                text: name.clone(),
+                source,
+            })?;
+            images.push((reference, name));
+        }
+        Ok(images)
+    }
+
+    /// Opens a blob.
+    pub(super) fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+        let path = self.blob_path(digest);
+        Ok(File::open(&path).context("open", &path)?)
+    }
+
+    /// Reads a manifest.
+    pub(super) fn read_manifest(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
+        read_bounded(&self.blob_path(digest), MANIFEST_BYTES_MAX)
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.path.join("blobs/sha256").join(digest.hex())
+    }
+}
+
+fn is_named(entry: &IndexEntry, name: &str) -> bool {
+    let is_tag_of = |full: &str| full.rsplit_once(':').is_some_and(|(_, tag)| tag == name);
+    entry
+        .name
+        .as_deref()
+        .is_some_and(|full| full == name || is_tag_of(full))
+}
+
+fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).context("open", path)?;
+    let mut bytes = Vec::new();
+    file.take(limit_bytes + 1)
+        .read_to_end(&mut bytes)
+        .context("read", path)?;
+    if bytes.len() as u64 > limit_bytes {
+        return Err(Error::TooLarge {
+            path: path.to_owned(),
+            limit_bytes,
+        });
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,113 @@
+//! Why a dropped file is not a package yet, or never will be.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::base::{Class, Classified, Digest, TreeError};
+use crate::catalog;
+use crate::package;
+use crate::store;
+use crate::sys::fs as durable;
+use crate::verify;
+
+/// What can go wrong in this module.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The file is not what somebody trusted signed.
+    #[error(transparent)]
+    Verify(#[from] verify::Error),
+    /// The content is not a package.
+    #[error(transparent)]
+    Package(#[from] package::Error),
+    /// A manifest that was just unpacked cannot be read.
+    #[error(transparent)]
+    Tree(#[from] TreeError<store::Error>),
+    /// The file is not the one that was verified.
+    #[error("expected `{}` with {verified}, found other content when it was unpacked", path.display())]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// The digest that was verified.
+        verified: Digest,
+    },
+    /// Writing on would leave too little space.
+    #[error("expected {needed_bytes} bytes of free space, found {available_bytes}")]
+    LowSpace {
+        /// What is free.
+        available_bytes: u64,
+        /// What the file and the reserve need.
+        needed_bytes: u64,
+    },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The catalog refused.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    /// The file system refused.
+    #[error(transparent)]
+    Fs(#[from] durable::Error),
+    /// A fault of this program, met while working on the file.
+    #[error("found a fault in violetd: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
+    /// The daemon stops.
+    #[error("stopped before the end")]
+    Stopped,
+}
+
+impl Error {
+    /// Returns the stable code of the failure, as in `reason.json` and in the status.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Verify(error) => error.code(),
+            Self::Package(error) => error.code(),
+            Self::FileChanged { .. } => "file-changed",
+            Self::LowSpace { .. } => "low-space",
+            Self::Tree(_) | Self::Store(_) => "store",
+            Self::Catalog(_) => "catalog",
+            Self::Fs(_) => "file-system",
+            Self::Panicked { .. } => "bug",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl Classified for Error {
+    fn class(&self) -> Class {
+        match self {
+            Self::Verify(error) => error.class(),
+            Self::Package(error) => error.class(),
+            Self::Tree(TreeError::Read { source, .. }) => source.class(),
+            Self::Tree(TreeError::Parse { .. } | TreeError::TooDeep { .. }) => Class::Rejected,
+            Self::FileChanged { .. } | Self::Stopped => Class::Transient,
+            Self::LowSpace { .. } => Class::Full,
+            Self::Panicked { .. } => Class::Bug,
+            Self::Store(error) => error.class(),
+            Self::Catalog(error) => error.class(),
+            Self::Fs(error) => error.class(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Verify(error) => error.hint(),
+            Self::Package(error) => error.hint(),
+            Self::FileChanged { .. } => Some(
+                "move complete files into the drop folder, do not write them there twice"
+                    .to_owned(),
+            ),
+            Self::LowSpace { .. } => {
+                Some("free space in the state directory, ingest goes on by itself".to_owned())
+            }
+            Self::Store(error) => error.hint(),
+            Self::Catalog(error) => error.hint(),
+            Self::Fs(error) => error.hint(),
+            Self::Panicked { .. } => Some("report it, with the log and the package".to_owned()),
+            Self::Tree(_) | Self::Stopped => None,
+        }
+    }
+}

@@ -39,3 +39,4 @@ pub mod registry;
 // The work: make packages, take them in, bring them to targets.
 pub mod build;
 pub mod ingest;
+pub mod replicate;

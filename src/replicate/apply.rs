@@ -1,0 +1,293 @@
+//! Carries out a plan against one registry: plain and bounded.
+//!
+//! # Failure
+//!
+//! A step that fails takes the images down that need it, and no others. A manifest that the registry refuses because a
+//! blob is missing there, although it was known to hold it, is put together again with every blob asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{BlobStep, How, ImageState, ImageStep, Plan};
+use super::wanted::{Reference, WantedImage};
+use super::{Error, problem};
+use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
+use crate::base::{Digest, Repository};
+use crate::catalog::Problem;
+use crate::registry::{self, BlobSource, Client, ManifestReference, Uploaded};
+use crate::store::Store;
+
+/// What applying needs.
+#[derive(Debug)]
+pub(super) struct Executor<'a> {
+    pub(super) registry: &'a Client,
+    pub(super) store: &'a Store,
+    /// Requests that move content, in flight at one time.
+    pub(super) concurrency: usize,
+    pub(super) stop: &'a CancellationToken,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    /// Images that are now at their places, by index.
+    pub(super) pushed: Vec<usize>,
+    /// Images that are not, with the reason, by index.
+    pub(super) failed: BTreeMap<usize, Problem>,
+    pub(super) blobs: BlobCounts,
+}
+
+/// How many blobs got to the target in which way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BlobCounts {
+    pub(super) sent: u64,
+    pub(super) mounted: u64,
+    pub(super) skipped: u64,
+}
+
+/// How one blob got to its repository.
+#[derive(Clone, Copy, Debug)]
+enum Moved {
+    Sent,
+    Mounted,
+    /// It was there.
+    Skipped,
+}
+
+impl BlobCounts {
+    const fn add(&mut self, moved: Moved) {
+        match moved {
+            Moved::Sent => self.sent += 1,
+            Moved::Mounted => self.mounted += 1,
+            Moved::Skipped => self.skipped += 1,
+        }
+    }
+
+    const fn add_all(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.mounted += other.mounted;
+        self.skipped += other.skipped;
+    }
+}
+
+impl Executor<'_> {
+    /// Carries out `plan`, which was made from `states`.
+    pub(super) async fn apply(&self, plan: &Plan, states: &[ImageState<'_>]) -> Applied {
+        let mut applied = Applied::default();
+        let is_second = |step: &&BlobStep| {
+            matches!(
+                step.how,
+                How::Mount {
+                    is_second_wave: true,
+                    ..
+                }
+            )
+        };
+        let first: Vec<&BlobStep> = plan.blobs.iter().filter(|step| !is_second(step)).collect();
+        let second: Vec<&BlobStep> = plan.blobs.iter().filter(is_second).collect();
+        for wave in [first, second] {
+            self.move_blobs(&wave, plan, &mut applied).await;
+        }
+        let ready: Vec<&ImageStep> = plan
+            .images
+            .iter()
+            .filter(|step| !applied.failed.contains_key(&step.index))
+            .collect();
+        let ready = &ready;
+        let results = futures_util::stream::iter(0..ready.len())
+            .map(|at| async move {
+                (
+                    at,
+                    self.put_image(ready[at], &states[ready[at].index]).await,
+                )
+            })
+            .buffer_unordered(self.concurrency);
+        futures_util::pin_mut!(results);
+        while let Some((at, result)) = results.next().await {
+            let step = ready[at];
+            match result {
+                Ok(counts) => {
+                    applied.blobs.add_all(counts);
+                    applied.pushed.push(step.index);
+                    let digest = step.manifests.last().map(|manifest| manifest.digest);
+                    tracing::info!(
+                        registry = self.registry.address(),
+                        image = %step.place,
+                        digest = digest.map(tracing::field::display),
+                        "image is in place"
+                    );
+                }
+                Err(error) => {
+                    let problem = problem(format!("image {}", step.place), &error);
+                    applied.failed.insert(step.index, problem);
+                }
+            }
+        }
+        applied.pushed.sort_unstable();
+        applied
+    }
+
+    async fn move_blobs(&self, wave: &[&BlobStep], plan: &Plan, applied: &mut Applied) {
+        let places: BTreeMap<usize, String> = plan
+            .images
+            .iter()
+            .map(|step| (step.index, step.place.to_string()))
+            .collect();
+        // Positions, not steps, go through the stream: a closure over references would not be general enough for a
+        // future that moves between threads.
+        let results = futures_util::stream::iter(0..wave.len())
+            .map(|at| async move {
+                let step = wave[at];
+                let from = match &step.how {
+                    How::Send => None,
+                    How::Mount { from, .. } => Some(from),
+                };
+                (at, self.move_blob(&step.repository, &step.blob, from).await)
+            })
+            .buffer_unordered(self.concurrency);
+        futures_util::pin_mut!(results);
+        while let Some((at, result)) = results.next().await {
+            let step = wave[at];
+            match result {
+                Ok(moved) => applied.blobs.add(moved),
+                Err(error) => {
+                    for index in &step.needed_by {
+                        let place = places.get(index).cloned().unwrap_or_default();
+                        applied
+                            .failed
+                            .entry(*index)
+                            .or_insert_with(|| problem(format!("image {place}"), &error));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Brings one blob to one repository, by mount where `from` is given, otherwise after asking whether it is there.
+    async fn move_blob(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        from: Option<&Repository>,
+    ) -> Result<Moved, Error> {
+        self.check_stop()?;
+        if from.is_none()
+            && self
+                .registry
+                .find_blob(repository, &blob.digest)
+                .await?
+                .is_some()
+        {
+            return Ok(Moved::Skipped);
+        }
+        let (store, digest) = (self.store.clone(), blob.digest);
+        // A blob that the store lacks is found out here, before a session is opened on the registry.
+        store.open_blob(&digest)?;
+        let source: BlobSource = Arc::new(move || {
+            let blob = store.open_blob(&digest).map_err(std::io::Error::other)?;
+            Ok(blob.file)
+        });
+        let uploaded = self
+            .registry
+            .upload_blob(repository, blob, &source, from)
+            .await?;
+        Ok(match uploaded {
+            Uploaded::Mounted => Moved::Mounted,
+            Uploaded::Sent { .. } => Moved::Sent,
+        })
+    }
+
+    /// Puts the manifests of one image, children first, its place last.
+    async fn put_image(
+        &self,
+        step: &ImageStep,
+        state: &ImageState<'_>,
+    ) -> Result<BlobCounts, Error> {
+        match self.put_manifests(step, &step.manifests).await {
+            Err(Error::Registry(registry::Error::ManifestBlobUnknown { .. })) => {
+                tracing::warn!(image = %step.place, "registry lacks content that it was known to hold, image is sent again");
+                let counts = self.heal(&step.place.repository, state).await?;
+                self.put_manifests(step, &state.tree.manifests).await?;
+                Ok(counts)
+            }
+            result => result.map(|()| BlobCounts::default()),
+        }
+    }
+
+    async fn put_manifests(&self, step: &ImageStep, manifests: &[Descriptor]) -> Result<(), Error> {
+        let repository = &step.place.repository;
+        let (root, children) = manifests.split_last().expect("an image has a manifest");
+        for child in children {
+            let by_digest = ManifestReference::Digest(child.digest);
+            self.put_manifest(repository, &by_digest, child).await?;
+        }
+        let reference = manifest_reference(&step.place.reference);
+        self.put_manifest(repository, &reference, root).await
+    }
+
+    async fn put_manifest(
+        &self,
+        repository: &Repository,
+        reference: &ManifestReference,
+        manifest: &Descriptor,
+    ) -> Result<(), Error> {
+        self.check_stop()?;
+        let bytes = self.store.read(&manifest.digest, MANIFEST_BYTES_MAX)?;
+        let media_type = &manifest.media_type;
+        self.registry
+            .put_manifest(repository, reference, media_type, Bytes::from(bytes))
+            .await?;
+        Ok(())
+    }
+
+    /// Asks for every blob of an image and sends what is not there.
+    async fn heal(
+        &self,
+        repository: &Repository,
+        state: &ImageState<'_>,
+    ) -> Result<BlobCounts, Error> {
+        let mut counts = BlobCounts::default();
+        for blob in &state.tree.blobs {
+            counts.add(self.move_blob(repository, &blob.descriptor, None).await?);
+        }
+        Ok(counts)
+    }
+
+    fn check_stop(&self) -> Result<(), Error> {
+        if self.stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        Ok(())
+    }
+}
+
+/// Returns the digest at the place of each image, asking the registry once per image.
+pub(super) async fn observe(
+    registry: &Client,
+    images: &[WantedImage],
+    concurrency: usize,
+) -> Vec<Result<Option<Digest>, Error>> {
+    futures_util::stream::iter(0..images.len())
+        .map(|at| async move {
+            let place = &images[at].place;
+            let reference = manifest_reference(&place.reference);
+            let found = registry
+                .find_manifest(&place.repository, &reference)
+                .await?;
+            Ok(found.map(|descriptor| descriptor.digest))
+        })
+        .buffered(concurrency)
+        .collect()
+        .await
+}
+
+fn manifest_reference(reference: &Reference) -> ManifestReference {
+    match reference {
+        Reference::Tag(tag) => ManifestReference::Tag(tag.clone()),
+        Reference::Digest(digest) => ManifestReference::Digest(*digest),
+    }
+}

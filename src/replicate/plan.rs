@@ -1,0 +1,328 @@
+//! From what a target should hold and what it holds to the steps in between. Pure.
+//!
+//! # Order
+//!
+//! ```text
+//! 1. blobs that no repository of the target is known to hold (shared ones first), and mounts of blobs that one holds
+//! 2. mounts of blobs from where step 1 has put them
+//! 3. per image: manifests, children before parents, the tag last
+//! ```
+//!
+//! # Invariants
+//!
+//! - In sync means: the plan is empty.
+//! - A blob is sent at most once per target, however many images and repositories want it.
+//! - A manifest comes after everything that it names.
+//! - A tag that points to something which no package of ours has put there is a conflict and is left alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::wanted::{Place, WantedImage};
+use crate::base::oci::Descriptor;
+use crate::base::{Digest, Repository, Tree};
+
+/// What a target was seen to hold at the place of one wanted image, and what the image consists of.
+#[derive(Clone, Debug)]
+pub struct ImageState<'a> {
+    /// The image.
+    pub wanted: &'a WantedImage,
+    /// The digest at its place.
+    pub found: Option<Digest>,
+    /// The digest that we ourselves put there last.
+    pub placed: Option<Digest>,
+    /// Its manifests and blobs.
+    pub tree: &'a Tree,
+}
+
+/// The steps that bring a target in sync.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Blobs to bring to repositories, in order.
+    pub blobs: Vec<BlobStep>,
+    /// Images to put together from them, in order.
+    pub images: Vec<ImageStep>,
+    /// Places that are left alone.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// One blob that has to get into one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobStep {
+    /// The blob.
+    pub blob: Descriptor,
+    /// Where it has to get.
+    pub repository: Repository,
+    /// How.
+    pub how: How,
+    /// The images that cannot be put together without it, as indexes into the planned images' [`ImageStep::index`].
+    pub needed_by: BTreeSet<usize>,
+}
+
+/// How a blob gets into a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Its bytes are sent, unless it turns out to be there.
+    Send,
+    /// From another repository of the same registry, which is known to hold it.
+    Mount {
+        /// That repository.
+        from: Repository,
+        /// Whether it gets there only by an earlier step of this plan.
+        is_second_wave: bool,
+    },
+}
+
+/// One image to put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageStep {
+    /// Index of the image in the list that was planned.
+    pub index: usize,
+    /// Where it goes.
+    pub place: Place,
+    /// Its manifests, children before parents; the last one goes to the place itself.
+    pub manifests: Vec<Descriptor>,
+    /// What it replaces there.
+    pub replaces: Option<Digest>,
+}
+
+/// A place that holds what we did not put there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Index of the image in the list that was planned.
+    pub index: usize,
+    /// The place.
+    pub place: Place,
+    /// What we want there.
+    pub wanted: Digest,
+    /// What is there.
+    pub found: Digest,
+}
+
+impl Plan {
+    /// Returns whether there is nothing to do and nothing in the way.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty() && self.conflicts.is_empty()
+    }
+
+    /// Plans the way from what was found to what is wanted.
+    pub fn new(states: &[ImageState<'_>]) -> Self {
+        let mut plan = Self::default();
+        let mut holders = Holders::default();
+        let mut behind = Vec::new();
+        for (index, state) in states.iter().enumerate() {
+            let wanted = state.wanted.root.digest;
+            match state.found {
+                Some(found) if found == wanted => holders.add(state),
+                Some(found)
+                    if state.placed != Some(found) && !state.wanted.ours.contains(&found) =>
+                {
+                    plan.conflicts.push(Conflict {
+                        index,
+                        place: state.wanted.place.clone(),
+                        wanted,
+                        found,
+                    });
+                }
+                Some(_) | None => behind.push((index, state)),
+            }
+        }
+        plan.blobs = plan_blobs(&behind, &holders);
+        plan.images = behind
+            .into_iter()
+            .map(|(index, state)| ImageStep {
+                index,
+                place: state.wanted.place.clone(),
+                manifests: holders.missing_manifests(state),
+                replaces: state.found,
+            })
+            .collect();
+        plan
+    }
+
+    /// Returns the bytes that are sent if nothing of them turns out to be there.
+    pub fn bytes_to_send(&self) -> u64 {
+        self.blobs
+            .iter()
+            .filter(|step| step.how == How::Send)
+            .map(|step| step.blob.size_bytes)
+            .sum()
+    }
+}
+
+/// Which repositories of the target hold what, as follows from the images that are in sync there.
+#[derive(Default)]
+struct Holders<'a> {
+    /// Digests of manifests and blobs, with the repositories that hold them.
+    repositories: BTreeMap<Digest, BTreeSet<&'a Repository>>,
+}
+
+impl<'a> Holders<'a> {
+    fn add(&mut self, state: &ImageState<'a>) {
+        let repository = &state.wanted.place.repository;
+        let blobs = state.tree.blobs.iter().map(|blob| &blob.descriptor);
+        for descriptor in state.tree.manifests.iter().chain(blobs) {
+            self.repositories
+                .entry(descriptor.digest)
+                .or_default()
+                .insert(repository);
+        }
+    }
+
+    fn holds(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.repositories
+            .get(digest)
+            .is_some_and(|repositories| repositories.contains(repository))
+    }
+
+    fn any(&self, digest: &Digest) -> Option<&'a Repository> {
+        self.repositories.get(digest)?.first().copied()
+    }
+
+    /// Returns the manifests of an image that its repository is not known to hold, and the outermost in any case.
+    fn missing_manifests(&self, state: &ImageState<'_>) -> Vec<Descriptor> {
+        let repository = &state.wanted.place.repository;
+        let root = state.wanted.root.digest;
+        state
+            .tree
+            .manifests
+            .iter()
+            .filter(|manifest| manifest.digest == root || !self.holds(repository, &manifest.digest))
+            .cloned()
+            .collect()
+    }
+}
+
+fn plan_blobs(behind: &[(usize, &ImageState<'_>)], holders: &Holders<'_>) -> Vec<BlobStep> {
+    // Per blob: the descriptor, and per repository that lacks it the images that need it there.
+    let mut needs: BTreeMap<Digest, (&Descriptor, BTreeMap<&Repository, BTreeSet<usize>>)> =
+        BTreeMap::new();
+    for (index, state) in behind {
+        let repository = &state.wanted.place.repository;
+        for blob in &state.tree.blobs {
+            let descriptor = &blob.descriptor;
+            if holders.holds(repository, &descriptor.digest) {
+                continue;
+            }
+            let (_, repositories) = needs
+                .entry(descriptor.digest)
+                .or_insert_with(|| (descriptor, BTreeMap::new()));
+            repositories.entry(repository).or_default().insert(*index);
+        }
+    }
+    let mut steps = Vec::new();
+    for (descriptor, repositories) in needs.into_values() {
+        let holder = holders.any(&descriptor.digest);
+        let mut first = None;
+        for (repository, needed_by) in repositories {
+            let how = match (holder, first) {
+                (Some(from), _) => How::Mount {
+                    from: from.clone(),
+                    is_second_wave: false,
+                },
+                (None, Some(from)) => How::Mount {
+                    from: Repository::clone(from),
+                    is_second_wave: true,
+                },
+                (None, None) => {
+                    first = Some(repository);
+                    How::Send
+                }
+            };
+            steps.push(BlobStep {
+                blob: descriptor.clone(),
+                repository: repository.clone(),
+                how,
+                needed_by,
+            });
+        }
+    }
+    // What most images wait for goes first; of equals the largest, so that no long transfer is left for the end.
+    let demand = demand(&steps);
+    steps.sort_by_key(|step| {
+        let BlobStep {
+            blob,
+            how,
+            repository,
+            ..
+        } = step;
+        let is_second_wave = matches!(
+            how,
+            How::Mount {
+                is_second_wave: true,
+                ..
+            }
+        );
+        let wanted_by = demand[&blob.digest];
+        (
+            is_second_wave,
+            std::cmp::Reverse((wanted_by, blob.size_bytes)),
+            blob.digest,
+            repository.clone(),
+        )
+    });
+    steps
+}
+
+/// Returns how many images need each blob.
+fn demand(steps: &[BlobStep]) -> BTreeMap<Digest, usize> {
+    let mut demand = BTreeMap::new();
+    for step in steps {
+        *demand.entry(step.blob.digest).or_default() += step.needed_by.len();
+    }
+    demand
+}
+
+impl fmt::Display for Plan {
+    /// Prints the plan for people, a line per step.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for BlobStep {
+            blob,
+            repository,
+            how,
+            ..
+        } in &self.blobs
+        {
+            let (digest, bytes) = (blob.digest.short(), blob.size_bytes);
+            match how {
+                How::Send => writeln!(f, "send   {digest} to {repository}, {bytes} bytes")?,
+                How::Mount { from, .. } => {
+                    writeln!(f, "mount  {digest} to {repository} from {from}")?;
+                }
+            }
+        }
+        for ImageStep {
+            place,
+            manifests,
+            replaces,
+            ..
+        } in &self.images
+        {
+            let root = manifests.last().map(|manifest| manifest.digest.short());
+            write!(f, "put    {place} as {}", root.unwrap_or_default())?;
+            match replaces {
+                Some(digest) => writeln!(f, ", replaces {}", digest.short())?,
+                None => writeln!(f)?,
+            }
+        }
+        for Conflict {
+            place,
+            wanted,
+            found,
+            ..
+        } in &self.conflicts
+        {
+            writeln!(
+                f,
+                "leave  {place} with {}, which we did not put there; wanted {}",
+                found.short(),
+                wanted.short()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,227 @@
+//! The Kubernetes resources of packages whose images are all in place.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use super::wanted::{Wanted, WantedPackage};
+use super::{Error, Target, problem};
+use crate::base::{Digest, PackageKind};
+use crate::catalog::{PackageRecord, Problem, RunCounts};
+use crate::platform::{
+    self, Observed, OperatorInfo, Platform, Resource, Verdict, operator_resources, plugin_resource,
+};
+
+/// The most resources whose verdict is awaited at one time. Each is a watch on the platform. Chosen, not measured.
+const VERDICTS_MAX: usize = 16;
+
+/// A resource and the packages that want it.
+#[derive(Clone, Debug)]
+pub(super) struct WantedResource {
+    pub(super) resource: Resource,
+    pub(super) packages: Vec<Digest>,
+}
+
+/// The resources of some packages, in the order in which they must be applied.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WantedResources {
+    pub(super) list: Vec<WantedResource>,
+    /// Packages whose resources cannot be made, with the reason.
+    pub(super) problems: BTreeMap<Digest, Problem>,
+}
+
+impl WantedResources {
+    /// Collects the resources of the packages that `is_complete` lets through.
+    ///
+    /// Where two packages bring the same object, the later one wins: an operator's `Artifact` is one for all its
+    /// versions, and a plugin has one `ModulePlugin`.
+    pub(super) async fn collect(
+        target: &Target,
+        platform: &Platform,
+        wanted: &Wanted,
+        is_complete: impl Fn(&WantedPackage) -> bool,
+    ) -> Result<Self, Error> {
+        let mut collected = Self::default();
+        let packages: Vec<&WantedPackage> = wanted
+            .packages
+            .iter()
+            .filter(|package| is_complete(package))
+            .collect();
+        let has_operator = packages
+            .iter()
+            .any(|package| package.record.kind == PackageKind::Operator);
+        let pull_registry = if has_operator {
+            platform.pull_registry().await?
+        } else {
+            String::new()
+        };
+        for package in packages {
+            match resources_of(target, &package.record, &pull_registry) {
+                Ok(resources) => collected.add(&package.record, resources),
+                Err(error) => {
+                    let problem = problem(format!("package {}", package.record.name), &error);
+                    collected.problems.insert(package.record.digest, problem);
+                }
+            }
+        }
+        Ok(collected)
+    }
+
+    fn add(&mut self, package: &PackageRecord, resources: Vec<Resource>) {
+        for resource in resources {
+            let is_same = |other: &&mut WantedResource| {
+                let other = &other.resource;
+                (&other.cluster, other.kind, &other.name)
+                    == (&resource.cluster, resource.kind, &resource.name)
+            };
+            match self.list.iter_mut().find(is_same) {
+                Some(known) => {
+                    known.resource = resource;
+                    known.packages.push(package.digest);
+                }
+                None => self.list.push(WantedResource {
+                    resource,
+                    packages: vec![package.digest],
+                }),
+            }
+        }
+    }
+}
+
+fn resources_of(
+    target: &Target,
+    package: &PackageRecord,
+    pull_registry: &str,
+) -> Result<Vec<Resource>, Error> {
+    match package.kind {
+        PackageKind::Operator => {
+            let info = operator_info(target, package, pull_registry)?;
+            Ok(operator_resources(&info, &target.clusters)?)
+        }
+        PackageKind::Plugin => {
+            let documents = package.resources.iter();
+            let plugins = documents.filter(|document| document["kind"] == "ModulePlugin");
+            let resources: Result<Vec<Resource>, platform::Error> =
+                plugins.map(plugin_resource).collect();
+            let resources = resources?;
+            if resources.is_empty() {
+                return Err(Error::NoModulePlugin);
+            }
+            Ok(resources)
+        }
+        PackageKind::Chart | PackageKind::Images => Ok(Vec::new()),
+    }
+}
+
+fn operator_info(
+    target: &Target,
+    package: &PackageRecord,
+    pull_registry: &str,
+) -> Result<OperatorInfo, Error> {
+    let artifact = package.artifact.as_ref().ok_or(Error::NoArtifact)?;
+    let tag = artifact.tag().ok_or(Error::NoArtifact)?;
+    let name = &package.name;
+    Ok(OperatorInfo {
+        name: name.clone(),
+        display_name: package
+            .display_name
+            .clone()
+            .unwrap_or_else(|| name.to_string()),
+        description: format!("{name} bundle image"),
+        registry: pull_registry.to_owned(),
+        repository: artifact.repository().clone(),
+        tag: tag.clone(),
+        catalog_source: target.catalog_source.clone(),
+        image_pull_secrets: Vec::new(),
+    })
+}
+
+/// Brings every resource in place, in order, then waits for what the platform says of all of them together. Returns the
+/// problems by package.
+pub(super) async fn apply(
+    platform: &Platform,
+    wanted: &WantedResources,
+    verdict_timeout: Duration,
+    counts: &mut RunCounts,
+) -> BTreeMap<Digest, Problem> {
+    let mut problems = wanted.problems.clone();
+    counts.resources_wanted += wanted.list.len() as u64;
+    let mut waiting = Vec::new();
+    for wanted in &wanted.list {
+        let mut packages = wanted.packages.iter();
+        if packages.any(|package| problems.contains_key(package)) {
+            continue;
+        }
+        match ensure(platform, &wanted.resource).await {
+            Ok(Done::WasThere) => waiting.push((wanted, Duration::ZERO)),
+            Ok(Done::Applied) => {
+                counts.resources_applied += 1;
+                tracing::info!(resource = %wanted.resource, "resource is applied");
+                waiting.push((wanted, verdict_timeout));
+            }
+            Err(error) => fail(wanted, &error, counts, &mut problems),
+        }
+    }
+    let waiting = &waiting;
+    let verdicts = futures_util::stream::iter(0..waiting.len())
+        .map(|at| async move {
+            (
+                at,
+                accept(platform, &waiting[at].0.resource, waiting[at].1).await,
+            )
+        })
+        .buffer_unordered(VERDICTS_MAX);
+    futures_util::pin_mut!(verdicts);
+    while let Some((at, verdict)) = verdicts.next().await {
+        if let Err(error) = verdict {
+            fail(waiting[at].0, &error, counts, &mut problems);
+        }
+    }
+    problems
+}
+
+/// Notes for every package that wants a resource why it is not in place.
+fn fail(
+    wanted: &WantedResource,
+    error: &Error,
+    counts: &mut RunCounts,
+    problems: &mut BTreeMap<Digest, Problem>,
+) {
+    counts.resources_failed += 1;
+    for package in &wanted.packages {
+        let subject = format!("resource {}", wanted.resource);
+        problems.insert(*package, problem(subject, error));
+    }
+}
+
+enum Done {
+    WasThere,
+    Applied,
+}
+
+/// Makes one resource what it should be.
+async fn ensure(platform: &Platform, resource: &Resource) -> Result<Done, Error> {
+    match platform.observe(resource).await? {
+        Observed::Same => Ok(Done::WasThere),
+        Observed::Absent | Observed::Different => {
+            platform.apply(resource).await?;
+            Ok(Done::Applied)
+        }
+    }
+}
+
+/// Waits for what the platform says of one resource.
+async fn accept(platform: &Platform, resource: &Resource, timeout: Duration) -> Result<(), Error> {
+    match platform.wait_verdict(resource, timeout).await? {
+        Verdict::Accepted => Ok(()),
+        Verdict::Failed { message } => Err(Error::ResourceFailed {
+            resource: resource.to_string(),
+            message,
+        }),
+        Verdict::Pending { last } => Err(Error::ResourcePending {
+            resource: resource.to_string(),
+            last,
+        }),
+    }
+}

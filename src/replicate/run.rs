@@ -1,0 +1,346 @@
+//! One run: observe, plan, apply, resources, and what is reported of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio_util::sync::CancellationToken;
+
+use super::apply::{Applied, Executor, observe};
+use super::plan::{ImageState, Plan};
+use super::resources::{self, WantedResources};
+use super::trigger::Reason;
+use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
+use super::{Error, Replicate, problem};
+use crate::base::oci::MANIFEST_BYTES_MAX;
+use crate::base::{Classified as _, Digest, Tree};
+use crate::catalog::{PackageRecord, Placement, Problem, RunCounts, RunOutcome, RunRecord};
+
+/// The most problems that a record of a run keeps. Chosen, not measured.
+const PROBLEMS_MAX: usize = 100;
+
+/// A run in progress.
+#[derive(Debug)]
+pub(super) struct Run<'a> {
+    task: &'a Replicate,
+    stop: &'a CancellationToken,
+    wanted: Wanted,
+    counts: RunCounts,
+    /// Images that are where they should be, by index.
+    in_place: BTreeSet<usize>,
+    /// Images that are not, by index.
+    image_problems: BTreeMap<usize, Problem>,
+    /// Packages whose resources are not as they should be.
+    package_problems: BTreeMap<Digest, Problem>,
+}
+
+impl<'a> Run<'a> {
+    /// Returns a run that has done nothing yet. `packages` are in the order in which they became ready.
+    pub(super) fn new(
+        task: &'a Replicate,
+        packages: Vec<PackageRecord>,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            task,
+            stop,
+            wanted: Wanted::collect(packages),
+            counts: RunCounts::default(),
+            in_place: BTreeSet::new(),
+            image_problems: BTreeMap::new(),
+            package_problems: BTreeMap::new(),
+        }
+    }
+
+    /// Does the run. Returns its record and the packages that are in sync; `None` where that could not be found out.
+    pub(super) async fn finish(
+        mut self,
+        reason: Reason,
+    ) -> Result<(RunRecord, Option<Vec<Digest>>), Error> {
+        let started_at = self.task.clock.now();
+        let (name, registry) = (&self.task.target.name, &self.task.target.registry);
+        let packages = self.wanted.packages.len();
+        tracing::info!(target = %name, reason = reason.name(), packages, "run starts");
+        let before = registry.counters();
+        let mut problems = Vec::new();
+        if let Err(error) = self.images().await {
+            let subject = format!("registry {}", registry.address());
+            problems.push(problem(subject, &error));
+        } else {
+            self.publish().await;
+        }
+        if self.stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        let synced = problems.is_empty().then(|| self.list_synced());
+        problems.extend(self.image_problems.into_values());
+        problems.extend(self.package_problems.into_values());
+        let after = registry.counters();
+        self.counts.requests = after.requests - before.requests;
+        self.counts.bytes_sent = after.bytes_sent - before.bytes_sent;
+        self.counts.retries = after.retries - before.retries;
+        let outcome = match &synced {
+            Some(_) if problems.is_empty() => RunOutcome::InSync,
+            Some(synced) if !synced.is_empty() => RunOutcome::Incomplete,
+            Some(_) | None => RunOutcome::Failed,
+        };
+        let run = RunRecord {
+            target: name.clone(),
+            started_at,
+            finished_at: self.task.clock.now(),
+            reason: reason.name().to_owned(),
+            outcome,
+            counts: self.counts,
+            problems: bounded(problems),
+        };
+        log(&run);
+        Ok((run, synced))
+    }
+
+    /// Brings the images in place. Fails where nothing can be done with the registry at all.
+    async fn images(&mut self) -> Result<(), Error> {
+        self.counts.images_wanted = self.wanted.images.len() as u64;
+        let found = self.observe().await?;
+        self.counts.images_in_sync = self.in_place.len() as u64;
+        if found.len() > self.in_place.len() {
+            let trees = tokio::task::block_in_place(|| self.read_trees(&found));
+            self.bring(&found, &trees).await?;
+        }
+        self.counts.images_failed = self.image_problems.len() as u64;
+        self.place()
+    }
+
+    /// Asks the registry what is at each place. Returns what could be seen, by index.
+    async fn observe(&mut self) -> Result<BTreeMap<usize, Option<Digest>>, Error> {
+        let registry = &self.task.target.registry;
+        let images = &self.wanted.images;
+        let concurrency = self.task.options.concurrency;
+        // The first image is asked for alone: a registry that cannot be reached, or that refuses us, is found out once
+        // and not once per image.
+        let (first, rest) = images.split_at(images.len().min(1));
+        let mut answers = observe(registry, first, concurrency).await;
+        if let Some(Err(error)) = answers.pop_if(|answer| answer.is_err()) {
+            tracing::debug!(
+                class = error.class().name(),
+                "first image cannot be observed"
+            );
+            return Err(error);
+        }
+        answers.extend(observe(registry, rest, concurrency).await);
+        let mut found = BTreeMap::new();
+        for (index, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Ok(digest) => {
+                    if digest == Some(images[index].root.digest) {
+                        self.in_place.insert(index);
+                    }
+                    found.insert(index, digest);
+                }
+                Err(error) => {
+                    let subject = subject(&images[index]);
+                    self.image_problems.insert(index, problem(subject, &error));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads from the store what each image consists of. Blocking.
+    fn read_trees(&mut self, found: &BTreeMap<usize, Option<Digest>>) -> BTreeMap<usize, Tree> {
+        let store = &self.task.store;
+        let mut trees = BTreeMap::new();
+        for index in found.keys() {
+            let image = &self.wanted.images[*index];
+            let tree = Tree::read(&image.root, |manifest| {
+                store.read(&manifest.digest, MANIFEST_BYTES_MAX)
+            });
+            match tree {
+                Ok(tree) => {
+                    trees.insert(*index, tree);
+                }
+                Err(error) => {
+                    let problem = problem(subject(image), &Error::from(error));
+                    self.in_place.remove(index);
+                    self.image_problems.insert(*index, problem);
+                }
+            }
+        }
+        trees
+    }
+
+    /// Plans and applies what is missing.
+    async fn bring(
+        &mut self,
+        found: &BTreeMap<usize, Option<Digest>>,
+        trees: &BTreeMap<usize, Tree>,
+    ) -> Result<(), Error> {
+        let mut indexes = Vec::with_capacity(trees.len());
+        let mut states = Vec::with_capacity(trees.len());
+        for (index, tree) in trees {
+            let wanted = &self.wanted.images[*index];
+            indexes.push(*index);
+            states.push(ImageState {
+                wanted,
+                found: found[index],
+                placed: self.placed(wanted)?,
+                tree,
+            });
+        }
+        let plan = Plan::new(&states);
+        tracing::debug!(target = %self.task.target.name, %plan, "plan");
+        let executor = Executor {
+            registry: &self.task.target.registry,
+            store: &self.task.store,
+            concurrency: self.task.options.concurrency,
+            stop: self.stop,
+        };
+        let Applied {
+            pushed,
+            failed,
+            blobs,
+        } = executor.apply(&plan, &states).await;
+        self.counts.blobs_sent += blobs.sent;
+        self.counts.blobs_mounted += blobs.mounted;
+        self.counts.blobs_skipped += blobs.skipped;
+        self.counts.images_pushed += pushed.len() as u64;
+        self.in_place.extend(pushed.iter().map(|at| indexes[*at]));
+        let failed = failed.into_iter();
+        self.image_problems
+            .extend(failed.map(|(at, problem)| (indexes[at], problem)));
+        for conflict in &plan.conflicts {
+            let error = Error::Conflict {
+                wanted: conflict.wanted,
+                found: conflict.found,
+            };
+            let problem = problem(format!("image {}", conflict.place), &error);
+            self.image_problems.insert(indexes[conflict.index], problem);
+        }
+        Ok(())
+    }
+
+    /// Returns the digest that we put to the place of an image last.
+    fn placed(&self, image: &WantedImage) -> Result<Option<Digest>, Error> {
+        let Reference::Tag(tag) = &image.place.reference else {
+            return Ok(None);
+        };
+        let (target, repository) = (&self.task.target.name, &image.place.repository);
+        let placement = self.task.catalog.find_placement(target, repository, tag)?;
+        Ok(placement.map(|placement| placement.digest))
+    }
+
+    /// Writes down what is at its place now, where the catalog does not know it yet.
+    fn place(&self) -> Result<(), Error> {
+        let mut placements = Vec::new();
+        for index in &self.in_place {
+            let image = &self.wanted.images[*index];
+            let Reference::Tag(tag) = &image.place.reference else {
+                continue;
+            };
+            if self.placed(image)? != Some(image.root.digest) {
+                placements.push(Placement {
+                    target: self.task.target.name.clone(),
+                    repository: image.place.repository.clone(),
+                    tag: tag.clone(),
+                    digest: image.root.digest,
+                    placed_at: self.task.clock.now(),
+                });
+            }
+        }
+        Ok(self.task.catalog.put_placements(&placements)?)
+    }
+
+    /// Publishes the resources of the packages whose images are in place.
+    async fn publish(&mut self) {
+        let target = &self.task.target;
+        let platform = target.platform.as_ref();
+        let Some(platform) = platform.filter(|_| !target.holds_resources) else {
+            return;
+        };
+        let is_complete = |package: &WantedPackage| self.has_images(package);
+        let collected = WantedResources::collect(target, platform, &self.wanted, is_complete).await;
+        self.package_problems = match collected {
+            Ok(resources) => {
+                let timeout = self.task.options.verdict_timeout;
+                resources::apply(platform, &resources, timeout, &mut self.counts).await
+            }
+            Err(error) => {
+                let problem = problem(format!("platform of {}", target.name), &error);
+                let packages = self.wanted.packages.iter();
+                packages
+                    .map(|package| (package.record.digest, problem.clone()))
+                    .collect()
+            }
+        };
+    }
+
+    fn has_images(&self, package: &WantedPackage) -> bool {
+        let mut images = package.images.iter();
+        images.all(|image| self.in_place.contains(image))
+    }
+
+    /// Lists the packages of which everything is in place.
+    fn list_synced(&self) -> Vec<Digest> {
+        let packages = self.wanted.packages.iter();
+        packages
+            .filter(|package| self.has_images(package))
+            .map(|package| package.record.digest)
+            .filter(|digest| !self.package_problems.contains_key(digest))
+            .collect()
+    }
+}
+
+fn subject(image: &WantedImage) -> String {
+    format!("image {}", image.place)
+}
+
+/// Keeps the first [`PROBLEMS_MAX`] problems, each once.
+fn bounded(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut kept: Vec<Problem> = Vec::new();
+    for problem in problems {
+        if kept.len() < PROBLEMS_MAX && !kept.contains(&problem) {
+            kept.push(problem);
+        }
+    }
+    kept
+}
+
+/// Returns a run in one line.
+pub(super) fn summary(run: &RunRecord) -> String {
+    let RunCounts {
+        images_wanted,
+        images_in_sync,
+        images_pushed,
+        images_failed,
+        ..
+    } = run.counts;
+    format!(
+        "{}: {images_wanted} images wanted, {images_in_sync} were in place, {images_pushed} pushed, {images_failed} failed",
+        run.outcome.name()
+    )
+}
+
+fn log(run: &RunRecord) {
+    let counts = &run.counts;
+    tracing::info!(
+        target = %run.target,
+        outcome = run.outcome.name(),
+        images_wanted = counts.images_wanted,
+        images_pushed = counts.images_pushed,
+        images_failed = counts.images_failed,
+        resources_applied = counts.resources_applied,
+        blobs_sent = counts.blobs_sent,
+        blobs_mounted = counts.blobs_mounted,
+        bytes_sent = counts.bytes_sent,
+        requests = counts.requests,
+        retries = counts.retries,
+        "run ends"
+    );
+    for problem in &run.problems {
+        tracing::warn!(
+            target = %run.target,
+            subject = problem.subject,
+            class = problem.class.name(),
+            hint = problem.hint,
+            "{}",
+            problem.message
+        );
+    }
+}

@@ -40,3 +40,6 @@ pub mod registry;
 pub mod build;
 pub mod ingest;
 pub mod replicate;
+
+// The program.
+pub mod http;

@@ -1,0 +1,181 @@
+//! The admin API, on a unix socket, and metrics.
+//!
+//! | method and path | answer |
+//! |---|---|
+//! | `GET /v1/status` | everything: packages, files, targets ([`view::StatusView`]) |
+//! | `GET /v1/packages` | the packages |
+//! | `GET /v1/targets` | the targets |
+//! | `POST /v1/targets/{name}/sync` | asks for a run now; 202, or 404 |
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /healthz` | 200 while the process lives |
+//! | `GET /readyz` | 200 while store and catalog can be read, else 503 |
+//!
+//! The socket is protected by its file mode: who may open it may do everything here. Over TCP only `/metrics`,
+//! `/healthz` and `/readyz` are served.
+
+pub mod client;
+mod metrics;
+pub mod status;
+pub mod view;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use axum::extract::{Path as UrlPath, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+use self::status::Sources;
+use self::view::ProblemView;
+use crate::base::{Chain, TargetName};
+use crate::sys::fs as durable;
+
+/// Why the API cannot be offered.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The socket cannot be made.
+    #[error("failed to listen on `{address}`")]
+    Listen {
+        /// Path or address.
+        address: String,
+        /// The operating system's answer.
+        source: io::Error,
+    },
+    /// What was left at the socket's path cannot be removed.
+    #[error(transparent)]
+    Fs(#[from] durable::Error),
+}
+
+/// Listens on a unix socket that its owner and group may use, replacing one that a dead process left behind.
+pub fn listen_unix(path: &Path) -> Result<UnixListener, Error> {
+    let failed = |source| Error::Listen {
+        address: path.display().to_string(),
+        source,
+    };
+    if let Some(parent) = path.parent() {
+        durable::ensure_dir_all(parent)?;
+    }
+    durable::remove_file(path)?;
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Listens on a TCP address, for metrics and health only.
+pub async fn listen_tcp(address: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen {
+            address: address.to_owned(),
+            source,
+        })
+}
+
+/// Serves the whole API until `stop` is cancelled.
+pub async fn serve_unix(listener: UnixListener, sources: Sources, stop: CancellationToken) {
+    let router = health_router()
+        .route("/v1/status", get(get_status))
+        .route("/v1/packages", get(get_packages))
+        .route("/v1/targets", get(get_targets))
+        .route("/v1/targets/{name}/sync", post(post_sync))
+        .with_state(sources);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "admin API has ended");
+    }
+}
+
+/// Serves metrics and health until `stop` is cancelled.
+pub async fn serve_tcp(listener: TcpListener, sources: Sources, stop: CancellationToken) {
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, "metrics and health are served");
+    }
+    let router = health_router().with_state(sources);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "metrics endpoint has ended");
+    }
+}
+
+fn health_router() -> Router<Sources> {
+    Router::new()
+        .route("/metrics", get(get_metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(get_ready))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such path".to_owned(), None) })
+}
+
+async fn get_status(State(sources): State<Sources>) -> Response {
+    answer(sources, |status| Json(status).into_response()).await
+}
+
+async fn get_packages(State(sources): State<Sources>) -> Response {
+    answer(sources, |status| Json(status.packages).into_response()).await
+}
+
+async fn get_targets(State(sources): State<Sources>) -> Response {
+    answer(sources, |status| Json(status.targets).into_response()).await
+}
+
+async fn get_metrics(State(sources): State<Sources>) -> Response {
+    let counters = sources.clone();
+    answer(sources, move |status| {
+        let text = metrics::render(&counters, &status);
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        ([(header::CONTENT_TYPE, kind)], text).into_response()
+    })
+    .await
+}
+
+async fn get_ready(State(sources): State<Sources>) -> Response {
+    answer(sources, |_| "ready\n".into_response()).await
+}
+
+async fn post_sync(State(sources): State<Sources>, UrlPath(name): UrlPath<String>) -> Response {
+    let found = name.parse::<TargetName>().ok().and_then(|name| {
+        let targets = sources.targets.iter();
+        targets.into_iter().find(|target| target.name == name)
+    });
+    let Some(target) = found else {
+        let names = sources.targets.iter().map(|target| target.name.to_string());
+        let hint = format!("use one of: {}", names.collect::<Vec<_>>().join(", "));
+        return problem(
+            StatusCode::NOT_FOUND,
+            format!("no target `{name}`"),
+            Some(hint),
+        );
+    };
+    target.handle.request();
+    StatusCode::ACCEPTED.into_response()
+}
+
+/// Collects the status off the async threads and turns it into an answer.
+async fn answer(sources: Sources, render: impl FnOnce(view::StatusView) -> Response) -> Response {
+    match tokio::task::spawn_blocking(move || sources.status()).await {
+        Ok(Ok(status)) => render(status),
+        Ok(Err(error)) => {
+            let detail = Chain(&error).to_string();
+            problem(StatusCode::SERVICE_UNAVAILABLE, detail, None)
+        }
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string(), None),
+    }
+}
+
+fn problem(status: StatusCode, detail: String, hint: Option<String>) -> Response {
+    let view = ProblemView {
+        title: status.canonical_reason().unwrap_or("error").to_owned(),
+        status: status.as_u16(),
+        detail,
+        hint,
+    };
+    let mut response = (status, Json(view)).into_response();
+    let kind = header::HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

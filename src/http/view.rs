@@ -1,0 +1,155 @@
+//! What the admin API says, as types. The command line reads them back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{Digest, PackageKind, Platform, TargetName, Timestamp};
+use crate::catalog::{ImageRecord, PackageRecord, Provenance, RunRecord};
+
+/// Answer to `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Version of the daemon.
+    pub version: String,
+    /// Since when it runs.
+    pub started_at: Timestamp,
+    /// When this was said.
+    pub now: Timestamp,
+    /// Whether every target holds every package.
+    pub is_in_sync: bool,
+    /// Space on the file system of the store.
+    pub disk: DiskView,
+    /// The packages, in the order in which they became ready.
+    pub packages: Vec<PackageView>,
+    /// Files in the drop folders that are not ready, and refused ones.
+    pub files: Vec<FileView>,
+    /// The targets, in the order of the configuration.
+    pub targets: Vec<TargetView>,
+    /// What is wrong with ingest as a whole, if anything.
+    pub ingest_problem: Option<String>,
+}
+
+/// Space on a file system, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// What may still be written.
+    pub available_bytes: u64,
+    /// The size of the file system.
+    pub total_bytes: u64,
+}
+
+/// A package that is ready.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PackageView {
+    /// Digest of the package file.
+    pub digest: Digest,
+    /// Name of the package.
+    pub name: String,
+    /// Version, where the package says.
+    pub version: Option<String>,
+    /// Type.
+    pub kind: PackageKind,
+    /// Name of the file as it was dropped.
+    pub file_name: String,
+    /// Size of the file, in bytes.
+    pub size_bytes: u64,
+    /// What its images run on.
+    pub platforms: Vec<Platform>,
+    /// Its images.
+    pub images: Vec<ImageRecord>,
+    /// Why it is trusted.
+    pub provenance: Provenance,
+    /// When it became ready.
+    pub ready_at: Timestamp,
+    /// The targets that hold all of it.
+    pub in_sync_on: Vec<TargetName>,
+}
+
+/// A file that is not a ready package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileView {
+    /// Where it was dropped.
+    pub path: String,
+    /// Size, in bytes.
+    pub size_bytes: u64,
+    /// Name of its state: `seen`, `settled`, `verified`, `unpacked`, `waiting`, `rejected`.
+    pub state: String,
+    /// What it waits for, or why it was refused.
+    pub reason: Option<String>,
+    /// Stable code of what went wrong.
+    pub code: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Since when it is in this state.
+    pub updated_at: Timestamp,
+}
+
+/// A target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetView {
+    /// Name.
+    pub name: TargetName,
+    /// `primary` or `standby`.
+    pub role: String,
+    /// Address of the registry.
+    pub registry: String,
+    /// Whether it holds every package that is meant for it.
+    pub is_in_sync: bool,
+    /// How many packages are meant for it.
+    pub packages_wanted: usize,
+    /// How many of them it holds.
+    pub packages_in_sync: usize,
+    /// Age of the oldest package that it does not hold, in seconds: the recovery point.
+    pub lag_seconds: Option<i64>,
+    /// Why and since when a run is in progress.
+    pub running: Option<RunningView>,
+    /// The last run that ended.
+    pub last_run: Option<RunRecord>,
+    /// When a run last left nothing undone.
+    pub last_success_at: Option<Timestamp>,
+    /// When the next scheduled run is due.
+    pub next_run_at: Option<Timestamp>,
+    /// When the last run is repeated, if it left something undone.
+    pub retry_at: Option<Timestamp>,
+}
+
+/// A run in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningView {
+    /// Why it started.
+    pub reason: String,
+    /// Since when.
+    pub started_at: Timestamp,
+}
+
+/// An error as the API says it (RFC 9457, `application/problem+json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemView {
+    /// The class in words.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// What happened.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl PackageView {
+    /// Describes a package that is held by the targets `in_sync_on`.
+    pub fn new(record: PackageRecord, in_sync_on: Vec<TargetName>) -> Self {
+        Self {
+            digest: record.digest,
+            name: record.name.to_string(),
+            version: record.version,
+            kind: record.kind,
+            file_name: record.file_name,
+            size_bytes: record.size_bytes,
+            platforms: record.platforms,
+            images: record.images,
+            provenance: record.provenance,
+            ready_at: record.ready_at,
+            in_sync_on,
+        }
+    }
+}

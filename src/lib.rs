@@ -42,4 +42,5 @@ pub mod ingest;
 pub mod replicate;
 
 // The program.
+pub mod daemon;
 pub mod http;

@@ -1,0 +1,181 @@
+//! The daemon: start, run, stop.
+//!
+//! # Start
+//!
+//! 1. The state directory is locked.
+//! 2. Store, catalog and keys are opened.
+//! 3. Targets are set up; two that end at the same server are refused.
+//! 4. The admin socket listens.
+//! 5. The tasks run: one per target, then ingest.
+//! 6. systemd is told that the service is ready.
+//!
+//! # Stop
+//!
+//! 1. SIGTERM or SIGINT; systemd is told.
+//! 2. Every task finishes the step that it is in, within [`STOP_MAX`]. What is cut off then is found undone at the next
+//!    start, exactly as after SIGKILL.
+
+mod error;
+mod timetable;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use self::error::Error;
+use crate::base::{Clock, SystemClock};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::http::status::{Sources, TargetSource};
+use crate::http::{listen_tcp, listen_unix, serve_tcp, serve_unix};
+use crate::ingest::{self, Ingest};
+use crate::replicate::{self, Replicate, Target};
+use crate::store::Store;
+use crate::sys::lock::Lock;
+use crate::sys::watch::Watcher;
+use crate::sys::{fs as durable, notify, signal};
+use crate::task::{self, Activator};
+
+/// How long tasks may take to stop. Below systemd's default of 90 s (`TimeoutStopSec`).
+pub const STOP_MAX: Duration = Duration::from_mins(1);
+
+/// Runs the daemon until it is told to stop.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    durable::ensure_dir_all(&config.state_dir)?;
+    let _lock = Lock::acquire(&config.state_dir.join("LOCK"))?;
+
+    let store = Store::open(&config.state_dir)?;
+    let catalog = Catalog::open(&config.state_dir.join("catalog"))?;
+    let keyring = Arc::new(wire::keyring(&config)?);
+    wire::prepare(&config)?;
+    wire::check_shared(&config).await?;
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let mut targets = Vec::new();
+    for target in &config.targets {
+        let target = wire::target(&config, target)?;
+        let parts = replicate::Parts {
+            store: store.clone(),
+            catalog: catalog.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let options = wire::replicate_options(&config);
+        targets.push(start_target(target, options, parts, &mut tasks, &stop));
+    }
+
+    let parts = ingest::Parts {
+        store: store.clone(),
+        catalog: catalog.clone(),
+        keyring,
+        clock: Arc::clone(&clock),
+        on_ready: targets
+            .iter()
+            .map(|target| target.handle.activator())
+            .collect(),
+    };
+    let (ingest, notes, ingest_counters) = Ingest::new(wire::ingest_options(&config), parts);
+    let (ingest_status, ingest_receiver) = watch::channel(task::Status::default());
+    let sources = Sources {
+        catalog,
+        store,
+        started_at: clock.now(),
+        clock,
+        notes,
+        ingest: ingest_receiver,
+        ingest_counters,
+        targets,
+    };
+    let listener = listen_unix(&config.admin.socket)?;
+    tasks.spawn(serve_unix(listener, sources.clone(), stop.clone()));
+    if let Some(address) = config.admin.listen {
+        let listener = listen_tcp(&address.to_string()).await?;
+        tasks.spawn(serve_tcp(listener, sources, stop.clone()));
+    }
+
+    let activator = Activator::default();
+    let folders = config.drops.iter().map(|folder| folder.path.as_path());
+    let _watcher = Watcher::start(folders, activator.as_notify())?;
+    tasks.spawn(task::drive(ingest, activator, ingest_status, stop.clone()));
+
+    notify::ready("watching the drop folders");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        state_dir = %config.state_dir.display(),
+        targets = config.targets.len(),
+        "daemon is ready"
+    );
+    let name = wait(&mut tasks).await?;
+    tracing::info!(signal = name, "daemon stops");
+    notify::stopping();
+    stop.cancel();
+    drain(tasks).await;
+    Ok(())
+}
+
+/// Starts the task of one target.
+fn start_target(
+    target: Target,
+    options: replicate::Options,
+    parts: replicate::Parts,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> TargetSource {
+    let (name, role, filter) = (target.name.clone(), target.role, target.filter.clone());
+    let registry = target.registry.address().to_owned();
+    let (task, handle) = Replicate::new(target, options, parts);
+    let (status, _) = watch::channel(task::Status::default());
+    tasks.spawn(task::drive(task, handle.activator(), status, stop.clone()));
+    TargetSource {
+        name,
+        role,
+        registry,
+        filter,
+        handle,
+    }
+}
+
+/// Tells systemd that the process lives, until a signal comes.
+///
+/// A task that panics takes the daemon down: systemd starts it again, and the state on disk is sound at every moment.
+async fn wait(tasks: &mut JoinSet<()>) -> Result<&'static str, Error> {
+    let period = notify::watchdog_period().unwrap_or(Duration::from_hours(1));
+    let mut alive = tokio::time::interval(period);
+    let signal = signal::shutdown();
+    tokio::pin!(signal);
+    loop {
+        tokio::select! {
+            name = &mut signal => return name.map_err(Error::Signal),
+            _ = alive.tick() => notify::alive(),
+            Some(Err(error)) = tasks.join_next() => {
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until every task has stopped, or [`STOP_MAX`] is over.
+async fn drain(mut tasks: JoinSet<()>) {
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_MAX, all).await.is_err() {
+        tracing::warn!(
+            seconds = STOP_MAX.as_secs(),
+            "tasks did not stop in time and are cut off"
+        );
+    }
+}
+
+/// Checks what can be checked of a configuration without starting: schedules, keys, secrets, certificates.
+pub fn check(config: &Config) -> Result<(), Error> {
+    wire::keyring(config)?;
+    for target in &config.targets {
+        wire::target(config, target)?;
+    }
+    Ok(())
+}

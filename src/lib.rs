@@ -42,5 +42,6 @@ pub mod ingest;
 pub mod replicate;
 
 // The program.
+pub mod cli;
 pub mod daemon;
 pub mod http;

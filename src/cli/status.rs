@@ -1,0 +1,247 @@
+//! `violetd status`, `packages`, `targets` and `sync`: questions to the running daemon.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use hyper::Method;
+
+use super::output::{self, span, table};
+use super::{ConfigArgument, EXIT_NO, Format, Outcome, runtime};
+use crate::base::{ByteCount, Platform, TargetName, Timestamp};
+use crate::catalog::RunOutcome;
+use crate::config::Config;
+use crate::http::client;
+use crate::http::view::{FileView, PackageView, StatusView, TargetView};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
+    /// Exit with 1 unless every target holds every package
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SyncArguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Targets to bring in sync; all if none is named
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let status = fetch(arguments)?;
+    match arguments.output {
+        Format::Json => output::json(&status),
+        Format::Text => output::data(render(&status)),
+    }
+    Ok(code(arguments, &status))
+}
+
+pub(super) fn packages(arguments: &Arguments) -> Outcome {
+    let status = fetch(arguments)?;
+    match arguments.output {
+        Format::Json => output::json(&status.packages),
+        Format::Text => output::data(render_packages(&status.packages, status.targets.len())),
+    }
+    Ok(code(arguments, &status))
+}
+
+pub(super) fn targets(arguments: &Arguments) -> Outcome {
+    let status = fetch(arguments)?;
+    match arguments.output {
+        Format::Json => output::json(&status.targets),
+        Format::Text => output::data(render_targets(&status.targets, status.now)),
+    }
+    Ok(code(arguments, &status))
+}
+
+pub(super) fn sync(arguments: &SyncArguments) -> Outcome {
+    let config = Config::load(Some(&arguments.config.config), std::env::vars())?;
+    let socket = &config.admin.socket;
+    let runtime = runtime()?;
+    let mut names = arguments.targets.clone();
+    if names.is_empty() {
+        let targets: Vec<TargetView> = runtime.block_on(client::get(socket, "/v1/targets"))?;
+        names = targets
+            .iter()
+            .map(|target| target.name.to_string())
+            .collect();
+    }
+    for name in names {
+        let path = format!("/v1/targets/{name}/sync");
+        runtime.block_on(client::request(socket, Method::POST, &path))?;
+        output::note(format!("run of {name} requested"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fetch(arguments: &Arguments) -> Result<StatusView, super::Failure> {
+    let config = Config::load(Some(&arguments.config.config), std::env::vars())?;
+    let status = client::get(&config.admin.socket, "/v1/status");
+    Ok(runtime()?.block_on(status)?)
+}
+
+fn code(arguments: &Arguments, status: &StatusView) -> ExitCode {
+    if arguments.check && !status.is_in_sync {
+        return ExitCode::from(EXIT_NO);
+    }
+    ExitCode::SUCCESS
+}
+
+fn render(status: &StatusView) -> String {
+    let mut text = String::new();
+    let in_sync = if status.is_in_sync {
+        "in sync"
+    } else {
+        "NOT in sync"
+    };
+    let uptime = span(status.now - status.started_at);
+    let available = ByteCount(status.disk.available_bytes);
+    let version = &status.version;
+    line(
+        &mut text,
+        format_args!("{in_sync}; violetd {version}, up {uptime}, {available} free"),
+    );
+    if let Some(problem) = &status.ingest_problem {
+        line(&mut text, format_args!("ingest: {problem}"));
+    }
+    text.push('\n');
+    text.push_str(&render_targets(&status.targets, status.now));
+    text.push('\n');
+    text.push_str(&render_packages(&status.packages, status.targets.len()));
+    if !status.files.is_empty() {
+        text.push('\n');
+        text.push_str(&render_files(&status.files, status.now));
+    }
+    text
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    writeln!(text, "{arguments}").expect("writing to a String cannot fail");
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.iter().map(ToString::to_string).collect()
+}
+
+fn render_targets(targets: &[TargetView], now: Timestamp) -> String {
+    let mut rows = vec![row([
+        "TARGET", "ROLE", "STATE", "PACKAGES", "LAG", "LAST RUN", "SENT", "NEXT RUN", "REGISTRY",
+    ])];
+    for target in targets {
+        let state = match (&target.running, target.is_in_sync) {
+            (Some(_), _) => "running",
+            (None, true) => "in sync",
+            (None, false) => "behind",
+        };
+        let lag = target
+            .lag_seconds
+            .map(|seconds| span(chrono::TimeDelta::seconds(seconds)));
+        let last = target.last_run.as_ref().map(|run| {
+            let ago = span(now - run.finished_at);
+            format!("{}, {ago} ago", outcome(run.outcome))
+        });
+        let sent = target.last_run.as_ref();
+        let sent = sent.map(|run| ByteCount(run.counts.bytes_sent).to_string());
+        let next = [target.next_run_at, target.retry_at]
+            .into_iter()
+            .flatten()
+            .min();
+        let next = next.map(|at| format!("in {}", span(at - now)));
+        let packages = format!("{}/{}", target.packages_in_sync, target.packages_wanted);
+        let dash = || "-".to_owned();
+        rows.push(vec![
+            target.name.to_string(),
+            target.role.clone(),
+            state.to_owned(),
+            packages,
+            lag.unwrap_or_else(dash),
+            last.unwrap_or_else(dash),
+            sent.unwrap_or_else(dash),
+            next.unwrap_or_else(dash),
+            target.registry.clone(),
+        ]);
+    }
+    let mut text = table(&rows);
+    for target in targets {
+        let problems = target.last_run.iter().flat_map(|run| &run.problems);
+        for problem in problems.filter(|_| target.running.is_none()) {
+            let (name, subject, message) = (&target.name, &problem.subject, &problem.message);
+            line(&mut text, format_args!("{name}: {subject}: {message}"));
+            if let Some(hint) = &problem.hint {
+                line(&mut text, format_args!("  hint: {hint}"));
+            }
+        }
+    }
+    text
+}
+
+const fn outcome(outcome: RunOutcome) -> &'static str {
+    match outcome {
+        RunOutcome::InSync => "ok",
+        RunOutcome::Incomplete => "incomplete",
+        RunOutcome::Failed => "failed",
+    }
+}
+
+fn render_packages(packages: &[PackageView], targets: usize) -> String {
+    let mut rows = vec![row([
+        "PACKAGE",
+        "VERSION",
+        "TYPE",
+        "PLATFORMS",
+        "IMAGES",
+        "SIZE",
+        "READY",
+        "IN SYNC ON",
+    ])];
+    for package in packages {
+        let platforms: Vec<&str> = package.platforms.iter().map(Platform::as_str).collect();
+        let holders: Vec<&str> = package.in_sync_on.iter().map(TargetName::as_str).collect();
+        let holders = match holders.len() {
+            0 => "none".to_owned(),
+            count if count == targets => format!("all: {}", holders.join(", ")),
+            _ => holders.join(", "),
+        };
+        rows.push(vec![
+            package.name.clone(),
+            package.version.clone().unwrap_or_else(|| "-".to_owned()),
+            package.kind.to_string(),
+            platforms.join(","),
+            package.images.len().to_string(),
+            ByteCount(package.size_bytes).to_string(),
+            package.ready_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+            holders,
+        ]);
+    }
+    table(&rows)
+}
+
+fn render_files(files: &[FileView], now: Timestamp) -> String {
+    let mut rows = vec![row(["FILE", "STATE", "SINCE", "REASON"])];
+    for file in files {
+        let code = file.code.as_ref().map(|code| format!("{code}: "));
+        let reason = file.reason.clone().unwrap_or_default();
+        rows.push(vec![
+            file.path.clone(),
+            file.state.clone(),
+            span(now - file.updated_at),
+            format!("{}{reason}", code.unwrap_or_default()),
+        ]);
+        if let Some(hint) = &file.hint {
+            rows.push(vec![
+                String::new(),
+                String::new(),
+                String::new(),
+                format!("hint: {hint}"),
+            ]);
+        }
+    }
+    table(&rows)
+}

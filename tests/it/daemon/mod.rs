@@ -1,0 +1,92 @@
+//! The program as a whole: dropped files on one side, real registries on the other.
+//!
+//! Nothing here reaches into the daemon. What it did is asked of its commands and its metrics, of the registries, and of
+//! the folders on disk. One test turns a clock back instead of waiting: it changes a time in the catalog of a daemon that
+//! is down.
+
+mod access;
+mod admin;
+mod configuration;
+mod delivery;
+mod faults;
+mod hostile;
+mod outage;
+mod platform;
+mod repetition;
+
+use std::net::TcpStream;
+use std::path::Path;
+
+use serde_json::Value;
+use violetd::base::Digest;
+
+use crate::support::{Package, Placed, TestRegistry, get, names};
+
+/// Fails the test unless a registry holds every image of a package: the manifests under their tags and digests, and
+/// every blob, all equal to the byte.
+pub(crate) fn assert_holds(registry: &TestRegistry, package: &Package) {
+    for image in &package.images.placed {
+        assert_holds_image(registry, package, image);
+    }
+}
+
+/// As [`assert_holds`], for one image.
+fn assert_holds_image(registry: &TestRegistry, package: &Package, image: &Placed) {
+    let repository = image.repository;
+    let (root, tag) = (image.root.digest, image.tag);
+    let mut paths = vec![(root, format!("manifests/{tag}"))];
+    for manifest in &image.manifests {
+        paths.push((manifest.digest, format!("manifests/{}", manifest.digest)));
+    }
+    for blob in &image.blobs {
+        paths.push((blob.digest, format!("blobs/{}", blob.digest)));
+    }
+    for (digest, path) in paths {
+        let path = format!("/v2/{repository}/{path}");
+        let (status, body) = get(TcpStream::connect(registry.address()).unwrap(), &path);
+        assert_eq!(status, 200, "{path}");
+        let is_same = body == package.images.blobs[&digest];
+        assert!(is_same, "{path} is not what was packaged");
+    }
+}
+
+/// Returns the HTTP status with which a registry answers for a tag.
+fn status_of(registry: &TestRegistry, image: &Placed) -> u16 {
+    let path = format!("/v2/{}/manifests/{}", image.repository, image.tag);
+    get(TcpStream::connect(registry.address()).unwrap(), &path).0
+}
+
+/// Returns the hexadecimal digests of everything that packages consist of, sorted.
+fn blobs_of(packages: &[&Package]) -> Vec<String> {
+    let blobs = packages
+        .iter()
+        .flat_map(|package| package.images.blobs.keys());
+    let mut blobs: Vec<String> = blobs.map(Digest::hex).collect();
+    blobs.sort();
+    blobs.dedup();
+    blobs
+}
+
+/// Returns a target of a status by its name.
+fn target<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let mut targets = status["targets"].as_array().unwrap().iter();
+    targets.find(|target| target["name"] == name).unwrap()
+}
+
+/// Returns a count of the last run of a target.
+fn count(status: &Value, name: &str, what: &str) -> u64 {
+    target(status, name)["last_run"]["counts"][what]
+        .as_u64()
+        .unwrap()
+}
+
+/// Returns the problems of the last run of a target.
+fn problems<'a>(status: &'a Value, name: &str) -> &'a [Value] {
+    let problems = target(status, name)["last_run"]["problems"].as_array();
+    problems.map_or(&[], Vec::as_slice)
+}
+
+/// Returns whether a folder has exactly these names in it.
+fn holds(folder: &Path, expected: &[&str]) -> bool {
+    names(folder) == expected
+}

@@ -1,0 +1,16 @@
+//! Integration tests: the library and the program against real servers and against servers that follow a script.
+//!
+//! One binary, because linking it takes longer than running it. Servers and tools come from Debian packages; a test
+//! that misses one fails and names the package.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod authoring;
+mod configuration;
+mod crash;
+mod daemon;
+mod platform;
+mod registry;
+mod registry_faults;
+mod support;
+mod systemd;

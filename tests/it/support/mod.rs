@@ -1,0 +1,78 @@
+//! Servers for tests, each started with one call and stopped when it is dropped.
+//!
+//! - [`TestRegistry`]: the real docker-registry, with or without TLS, passwords, tokens, writes.
+//! - [`TokenServer`]: hands out the tokens that such a registry wants.
+//! - [`Proxy`]: stands before a server, counts, and breaks what it is told to.
+//! - [`Scripted`]: a server that answers by a script and fails the test at any other request.
+//! - [`Authority`]: issues certificates.
+//! - [`Daemon`]: the program itself, with a configuration and folders of its own.
+//! - [`Package`]: what is dropped, made by the program itself; [`Signer`] signs it.
+//! - [`fake_acp`]: a platform with its login, its clusters and its controllers.
+//!
+//! All of them listen on free ports of the loopback interface. Nothing here sleeps: what takes time is awaited.
+
+mod authority;
+mod daemon;
+mod docker_registry;
+pub(crate) mod fake_acp;
+mod packages;
+mod proxy;
+mod scripted;
+mod token_server;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+pub(crate) use self::authority::{Authority, Certificate};
+pub(crate) use self::daemon::{Daemon, Setup, drop_into, get, metric, names, run_program};
+pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
+pub(crate) use self::packages::{Entries, Images, Package, Placed, Signer, gzip, noise};
+pub(crate) use self::proxy::{Fault, Proxy};
+pub(crate) use self::scripted::{Scripted, on};
+pub(crate) use self::token_server::TokenServer;
+
+/// How long a test waits for something that must happen. Generous, because machines that build are slow.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Awaits `future`, and fails the test where it takes longer than [`PATIENCE`].
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
+}
+
+/// Runs a tool that must succeed, and returns what it printed.
+pub(crate) fn run(package: &str, command: &mut Command) -> Vec<u8> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .output()
+        .unwrap_or_else(|error| missing(package, command, &error));
+    assert!(
+        status.success(),
+        "{command:?}: {status}: {}",
+        String::from_utf8_lossy(&stderr)
+    );
+    stdout
+}
+
+/// Fails the test for want of a tool.
+fn missing(package: &str, command: &Command, error: &std::io::Error) -> ! {
+    panic!(
+        "failed to run {}: {error}; install the Debian package `{package}`",
+        command.get_program().display()
+    )
+}
+
+/// Writes a file of a server's set-up.
+pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
+    File::create(path)
+        .unwrap()
+        .write_all(content.as_ref())
+        .unwrap();
+}

@@ -1,0 +1,248 @@
+//! A proxy before a server: it counts, and it breaks what it is told to.
+//!
+//! It understands plain HTTP/1.1, so that faults hit chosen requests, and keeps every header, `Host` included, so that
+//! the server behind names itself by the proxy's address.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, StreamBody};
+use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::within;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// What happens to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The connection is closed without an answer.
+    Refuse,
+    /// The connection is cut once this many bytes of the content have passed: of the request's for `PUT`, `PATCH` and
+    /// `POST`, else of the answer's.
+    CutAfter(u64),
+    /// As `CutAfter`, but the connection stays open and nothing moves any more.
+    StallAfter(u64),
+    /// The request is passed on after this time.
+    Delay(Duration),
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    state: Arc<State>,
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    upstream: Mutex<SocketAddr>,
+    /// Prefixes of paths that go elsewhere.
+    routes: Vec<(&'static str, SocketAddr)>,
+    faults: Mutex<VecDeque<(Method, Fault)>>,
+    requests: Mutex<Vec<String>>,
+    /// Bytes of requests that have passed.
+    uploaded: watch::Sender<u64>,
+}
+
+impl Proxy {
+    /// Starts a proxy before `upstream`.
+    pub(crate) async fn start(upstream: SocketAddr) -> Self {
+        Self::start_with_routes(upstream, Vec::new()).await
+    }
+
+    /// Starts a proxy that sends paths with one of the prefixes elsewhere.
+    pub(crate) async fn start_with_routes(
+        upstream: SocketAddr,
+        routes: Vec<(&'static str, SocketAddr)>,
+    ) -> Self {
+        let state = Arc::new(State {
+            upstream: Mutex::new(upstream),
+            routes,
+            faults: Mutex::default(),
+            requests: Mutex::default(),
+            uploaded: watch::Sender::new(0),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self {
+            address: listener.local_addr().unwrap(),
+            task: tokio::spawn(serve(listener, Arc::clone(&state))),
+            state,
+        }
+    }
+
+    /// Returns where the proxy listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sends further requests to another server.
+    pub(crate) fn set_upstream(&self, upstream: SocketAddr) {
+        *self.state.upstream.lock().unwrap() = upstream;
+    }
+
+    /// Breaks the next request of this method that no earlier call has broken.
+    pub(crate) fn break_next(&self, method: Method, fault: Fault) {
+        self.state.faults.lock().unwrap().push_back((method, fault));
+    }
+
+    /// Returns the requests so far, as `GET /v2/`, and forgets them.
+    pub(crate) fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.requests.lock().unwrap())
+    }
+
+    /// Returns how many bytes of requests, without headers, have passed.
+    pub(crate) fn uploaded_bytes(&self) -> u64 {
+        *self.state.uploaded.borrow()
+    }
+
+    /// Waits until this many bytes of requests have passed.
+    pub(crate) async fn wait_for_uploaded_bytes(&self, bytes: u64) {
+        let mut uploaded = self.state.uploaded.subscribe();
+        let waiting = uploaded.wait_for(|uploaded| *uploaded >= bytes);
+        drop(within("the upload", waiting).await.unwrap());
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let state = Arc::clone(&state);
+        connections.spawn(async move {
+            let service = service_fn(move |request| Arc::clone(&state).forward(request));
+            // An error is how a fault closes the connection.
+            drop(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await,
+            );
+        });
+    }
+}
+
+impl State {
+    async fn forward(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, BoxError> {
+        self.requests
+            .lock()
+            .unwrap()
+            .push(format!("{} {}", request.method(), request.uri()));
+        let fault = self.take_fault(request.method());
+        match fault {
+            Some(Fault::Refuse) => return Err("refused".into()),
+            Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
+            Some(Fault::CutAfter(_) | Fault::StallAfter(_)) | None => {}
+        }
+        let is_upload = matches!(
+            *request.method(),
+            Method::PUT | Method::PATCH | Method::POST
+        );
+        let (on_request, on_answer) = if is_upload {
+            (fault, None)
+        } else {
+            (None, fault)
+        };
+        let upstream = self.upstream_of(request.uri().path());
+        let stream = TcpStream::connect(upstream).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let request = request.map(|body| gate(body, on_request, Some(Arc::clone(&self))));
+        let answer = sender.send_request(request).await;
+        if answer.is_err() {
+            connection.abort();
+        }
+        Ok(answer?.map(|body| gate(body, on_answer, None)))
+    }
+
+    fn take_fault(&self, method: &Method) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let index = faults.iter().position(|(wanted, _)| wanted == method)?;
+        faults.remove(index).map(|(_, fault)| fault)
+    }
+
+    fn upstream_of(&self, path: &str) -> SocketAddr {
+        self.routes
+            .iter()
+            .find(|(prefix, _)| path.starts_with(prefix))
+            .map_or_else(|| *self.upstream.lock().unwrap(), |(_, address)| *address)
+    }
+}
+
+/// Lets a body through until its fault strikes, counting it where `counter` is given.
+fn gate(body: Incoming, fault: Option<Fault>, counter: Option<Arc<State>>) -> Body {
+    if body.is_end_stream() {
+        return Empty::new().map_err(|never| match never {}).boxed_unsync();
+    }
+    let frames = pieces(body.into_data_stream(), fault).map(move |piece| {
+        if let (Some(counter), Ok(piece)) = (&counter, &piece) {
+            counter
+                .uploaded
+                .send_modify(|uploaded| *uploaded += piece.len() as u64);
+        }
+        piece.map(Frame::data)
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+fn pieces(
+    stream: impl Stream<Item = Result<Bytes, hyper::Error>> + Send + Unpin + 'static,
+    fault: Option<Fault>,
+) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+    let room = match fault {
+        Some(Fault::CutAfter(bytes) | Fault::StallAfter(bytes)) => bytes,
+        Some(Fault::Refuse | Fault::Delay(_)) | None => u64::MAX,
+    };
+    let ending = match fault {
+        Some(Fault::StallAfter(_)) => Ending::Stall,
+        Some(Fault::CutAfter(_) | Fault::Refuse | Fault::Delay(_)) | None => Ending::Cut,
+    };
+    futures_util::stream::try_unfold(
+        (stream, room, ending),
+        async |(mut stream, room, ending)| {
+            match (room, ending) {
+                (0, Ending::Cut) => {
+                    // Lets the server send what it has before it closes.
+                    tokio::task::yield_now().await;
+                    return Err("cut".into());
+                }
+                (0, Ending::Stall) => std::future::pending().await,
+                (1.., Ending::Cut | Ending::Stall) => {}
+            }
+            let Some(mut piece) = stream.next().await.transpose()? else {
+                return Ok(None);
+            };
+            let passed = usize::try_from(room).unwrap().min(piece.len());
+            piece.truncate(passed);
+            Ok(Some((piece, (stream, room - passed as u64, ending))))
+        },
+    )
+}
+
+/// What follows the last byte that passes.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Cut,
+    Stall,
+}

@@ -15,6 +15,7 @@ mod authority;
 mod daemon;
 mod docker_registry;
 pub(crate) mod fake_acp;
+mod http;
 mod packages;
 mod proxy;
 mod scripted;

@@ -12,13 +12,13 @@ use futures_util::{Stream, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
+use super::http::serve;
 use super::within;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -78,7 +78,10 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
             address: listener.local_addr().unwrap(),
-            task: tokio::spawn(serve(listener, Arc::clone(&state))),
+            task: tokio::spawn(serve(listener, {
+                let state = Arc::clone(&state);
+                move |request| Arc::clone(&state).forward(request)
+            })),
             state,
         }
     }
@@ -119,23 +122,6 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-async fn serve(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let state = Arc::clone(&state);
-        connections.spawn(async move {
-            let service = service_fn(move |request| Arc::clone(&state).forward(request));
-            // An error is how a fault closes the connection.
-            drop(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await,
-            );
-        });
     }
 }
 

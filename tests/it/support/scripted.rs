@@ -18,14 +18,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::CONTENT_LENGTH;
-use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use violetd::registry::Options;
 
 use super::docker_registry::quick_options;
+use super::http::serve;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -158,7 +157,10 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
             address: listener.local_addr().unwrap(),
-            task: tokio::spawn(serve(listener, Arc::clone(&state))),
+            task: tokio::spawn(serve(listener, {
+                let state = Arc::clone(&state);
+                move |request| Arc::clone(&state).answer(request)
+            })),
             state,
         }
     }
@@ -198,23 +200,6 @@ impl Drop for Scripted {
         if !std::thread::panicking() {
             self.check();
         }
-    }
-}
-
-async fn serve(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let state = Arc::clone(&state);
-        connections.spawn(async move {
-            let service = service_fn(move |request| Arc::clone(&state).answer(request));
-            // An error is how a step closes the connection.
-            drop(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await,
-            );
-        });
     }
 }
 

@@ -23,16 +23,15 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use violetd::base::{Clock as _, SystemClock};
 
 use super::authority::openssl;
+use super::http::serve;
 use super::{PASSWORD, USERNAME, run};
 
 /// How long after its end docker-registry still accepts a token.
@@ -77,7 +76,13 @@ impl TokenServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
             address: listener.local_addr().unwrap(),
-            task: tokio::spawn(serve(listener, Arc::clone(&state))),
+            task: tokio::spawn(serve(listener, {
+                let state = Arc::clone(&state);
+                move |request| {
+                    let state = Arc::clone(&state);
+                    async move { Ok::<_, Infallible>(state.answer(&request).await) }
+                }
+            })),
             state,
         }
     }
@@ -116,26 +121,6 @@ impl TokenServer {
 impl Drop for TokenServer {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-async fn serve(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let state = Arc::clone(&state);
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let state = Arc::clone(&state);
-                async move { Ok::<_, Infallible>(state.answer(&request).await) }
-            });
-            // The client may leave at any time.
-            drop(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await,
-            );
-        });
     }
 }
 

@@ -243,17 +243,6 @@ impl From<RawEntry> for IndexEntry {
     }
 }
 
-/// Returns whether `media_type` is that of a manifest rather than of a blob.
-pub fn is_manifest_media_type(media_type: &str) -> bool {
-    matches!(
-        media_type,
-        MEDIA_TYPE_INDEX
-            | MEDIA_TYPE_MANIFEST
-            | MEDIA_TYPE_DOCKER_LIST
-            | MEDIA_TYPE_DOCKER_MANIFEST
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,11 +41,6 @@ impl Class {
             Self::Bug => "bug",
         }
     }
-
-    /// Returns whether trying again without a change may help.
-    pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Transient | Self::Full)
-    }
 }
 
 impl fmt::Display for Class {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use thiserror::Error;
 
+use super::Digest;
 use super::oci::{Descriptor, Manifest, ParseManifestError};
-use super::{Chain, Digest};
 
 /// How deep indexes may nest. Real ones are one level deep; the bound keeps hostile input from using up the stack.
 pub const DEPTH_MAX: usize = 8;
@@ -110,13 +110,6 @@ impl Tree {
             ..descriptor.clone()
         });
         Ok(())
-    }
-}
-
-impl<E: std::error::Error + 'static> TreeError<E> {
-    /// Renders the error with its source on one line.
-    pub fn to_line(&self) -> String {
-        Chain(self).to_string()
     }
 }
 

@@ -1,14 +1,13 @@
 //! `violetd package`: makes a package from a folder that `violetd create` wrote.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::create::RegistryArguments;
 use super::{Failure, Outcome, output, runtime};
-use crate::base::{ByteCount, Hasher};
+use crate::base::ByteCount;
 use crate::build::{self, Builder};
-use crate::package::WriteOptions;
+use crate::package::{HashingReader, WriteOptions};
 use crate::sys::fs::{self as durable, Context as _};
 
 #[derive(Debug, clap::Args)]
@@ -76,17 +75,12 @@ fn default_output(folder: &Path) -> Result<PathBuf, Failure> {
 
 /// Writes `<package>.sha256` in the form of sha256sum.
 fn write_checksum(package: &Path) -> Result<(), Failure> {
-    let mut file = std::fs::File::open(package).context("open", package)?;
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).context("read", package)? {
-            0 => break,
-            count => hasher.update(&buffer[..count]),
-        }
-    }
+    let file = std::fs::File::open(package).context("open", package)?;
+    let (mut reader, digest) = HashingReader::new(file);
+    std::io::copy(&mut reader, &mut std::io::sink()).context("read", package)?;
+    let digest = digest.get().expect("the file was read to its end");
     let name = package.file_name().unwrap_or_default();
-    let text = format!("{}  {}\n", hasher.finish().hex(), name.to_string_lossy());
+    let text = format!("{}  {}\n", digest.hex(), name.to_string_lossy());
     let mut sidecar = name.to_owned();
     sidecar.push(".sha256");
     durable::replace_file(&package.with_file_name(sidecar), text.as_bytes(), 0o644)?;

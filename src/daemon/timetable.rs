@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{TimeDelta, Timelike as _};
 
 use crate::base::Timestamp;
 use crate::replicate::Timetable;
@@ -25,13 +25,12 @@ impl CronTimetable {
 
 impl Timetable for CronTimetable {
     fn latest_due(&self, now: Timestamp) -> Option<Timestamp> {
-        // Moments are whole seconds: the last one up to now is the last one before the next second.
-        let before = now - self.delay + TimeDelta::seconds(1);
-        let due = self.schedule.latest_before(before)? + self.delay;
-        (due <= now).then_some(due).or_else(|| {
-            let before = now - self.delay;
-            Some(self.schedule.latest_before(before)? + self.delay)
-        })
+        // Moments are whole seconds: the last one up to now is the last one before the next whole second.
+        let second = (now - self.delay).with_nanosecond(0)?;
+        let due = self
+            .schedule
+            .latest_before(second + TimeDelta::seconds(1))?;
+        Some(due + self.delay)
     }
 
     fn next_due(&self, now: Timestamp) -> Option<Timestamp> {

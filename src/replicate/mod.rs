@@ -39,8 +39,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::run::Run;
-use self::trigger::Situation;
 pub use self::trigger::{Reason, Timetable};
+use self::trigger::{Situation, until_first};
 use self::wanted::Filter;
 use crate::base::{Chain, Class, Classified, Clock, Digest, TargetName, Timestamp, TreeError};
 use crate::catalog::{self, Catalog, PackageRecord, Problem, RunOutcome, RunRecord, TargetRecord};
@@ -423,17 +423,9 @@ impl Task for Replicate {
             progress.next_scheduled_at = next_due;
             progress.retry_at = self.retry_at;
         });
-        let situation = Situation {
-            now,
-            is_requested: false,
-            latest_due: None,
-            followed: None,
-            has_new_package: false,
-            retry_at: self.retry_at,
-        };
         Finished {
             outcome,
-            again_in: situation.again_in(next_due, SLEEP_MAX),
+            again_in: until_first(now, [next_due, self.retry_at], SLEEP_MAX),
         }
     }
 }

@@ -70,13 +70,17 @@ impl Situation {
         let is_retry_due = self.retry_at.is_some_and(|retry_at| retry_at <= self.now);
         is_retry_due.then_some(Reason::Retry)
     }
+}
 
-    /// Returns how long nothing is due if nobody asks: until `next_due` or the retry, at most `max`.
-    pub(super) fn again_in(&self, next_due: Option<Timestamp>, max: Duration) -> Duration {
-        let soonest = [next_due, self.retry_at].into_iter().flatten().min();
-        let wait = soonest.map(|at| (at - self.now).to_std().unwrap_or(Duration::ZERO));
-        wait.map_or(max, |wait| wait.min(max))
-    }
+/// Returns how long it is from `now` to the first of some moments, at most `max`.
+pub(super) fn until_first(
+    now: Timestamp,
+    moments: [Option<Timestamp>; 2],
+    max: Duration,
+) -> Duration {
+    let first = moments.into_iter().flatten().min();
+    let wait = first.map(|at| (at - now).to_std().unwrap_or(Duration::ZERO));
+    wait.map_or(max, |wait| wait.min(max))
 }
 
 #[cfg(test)]
@@ -131,16 +135,10 @@ mod tests {
     #[test]
     fn waits_for_whatever_comes_first() {
         let hour = Duration::from_hours(1);
-        assert_eq!(quiet().again_in(None, hour), hour);
-        assert_eq!(
-            quiet().again_in(Some(at(130)), hour),
-            Duration::from_secs(30)
-        );
-        let retry = Situation {
-            retry_at: Some(at(110)),
-            ..quiet()
-        };
-        assert_eq!(retry.again_in(Some(at(130)), hour), Duration::from_secs(10));
-        assert_eq!(quiet().again_in(Some(at(90)), hour), Duration::ZERO);
+        let until = |due, retry| until_first(at(100), [due, retry], hour);
+        assert_eq!(until(None, None), hour);
+        assert_eq!(until(Some(at(130)), None), Duration::from_secs(30));
+        assert_eq!(until(Some(at(130)), Some(at(110))), Duration::from_secs(10));
+        assert_eq!(until(Some(at(90)), None), Duration::ZERO);
     }
 }

@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -252,14 +251,6 @@ pub fn sync_dir(dir: &Path) -> Result<(), Error> {
     File::open(dir)
         .and_then(|handle| handle.sync_all())
         .context("sync", dir)
-}
-
-/// Makes everything durable that was written to the file system that holds `dir`.
-pub fn sync_file_system(dir: &Path) -> Result<(), Error> {
-    let handle = File::open(dir).context("open", dir)?;
-    rustix::fs::syncfs(handle.as_fd())
-        .map_err(io::Error::from)
-        .context("sync the file system of", dir)
 }
 
 /// Returns the directory that holds `path`; the current one for a bare name.

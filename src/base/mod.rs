@@ -2,19 +2,23 @@
 
 mod amount;
 mod clock;
+mod description;
 mod digest;
 mod image;
+mod json_keys;
 mod name;
 pub mod oci;
 mod package_kind;
 mod pattern;
 mod report;
 mod secret;
+pub mod shown;
 mod text;
 mod tree;
 
 pub use self::amount::{ByteCount, ParseByteCountError};
 pub use self::clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use self::description::{ChartDescription, Description, OperatorDescription};
 pub use self::digest::{Digest, Hasher, ParseDigestError};
 pub use self::image::{ImageReference, ParseImageError, Platform, Repository, Tag};
 pub use self::name::{ClusterName, ObjectName, PackageName, ParseNameError, TargetName};

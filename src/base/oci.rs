@@ -1,7 +1,8 @@
 //! What must be known of an OCI manifest in order to move it: its kind and its children.
 //!
 //! Manifests are stored and sent byte for byte; nothing here is ever encoded again. Reading is lenient where the
-//! specifications are (unknown fields, unknown media types) and strict where safety depends on it (digests, sizes).
+//! specifications are (unknown fields, unknown media types) and strict where safety depends on it: digests, sizes, and
+//! whatever another reader would take for another document (keys that come twice, or that differ from ours by case).
 //!
 //! # References
 //!
@@ -10,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::json_keys::{self, Lookalike, Object};
 use super::{Digest, Platform};
 
 /// The largest manifest, in bytes: what registries accept at least (OCI distribution-spec v1.1.0, "Pushing Manifests").
@@ -28,6 +30,15 @@ pub const MEDIA_TYPE_DOCKER_MANIFEST: &str = "application/vnd.docker.distributio
 pub const MEDIA_TYPE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of a Docker image configuration.
 pub const MEDIA_TYPE_DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// Media types of layers that are fetched from elsewhere (OCI image-spec v1.1.0, `layer.md`, "Non-Distributable Layers";
+/// Docker image manifest version 2, schema 2).
+const MEDIA_TYPES_FOREIGN: [&str; 4] = [
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+];
 
 /// Annotation of an index entry that names the image (OCI image-spec v1.1.0, `annotations.md`).
 pub const ANNOTATION_REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -67,12 +78,25 @@ pub enum Manifest {
         config: Descriptor,
         /// The layers, base first.
         layers: Vec<Layer>,
+        /// What it is about.
+        relation: Relation,
     },
     /// A list of manifests.
     Index {
         /// The entries in their order.
         entries: Vec<IndexEntry>,
+        /// What it is about.
+        relation: Relation,
     },
+}
+
+/// What makes a manifest a referrer of another one: a signature, an attestation, a bill of materials.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Relation {
+    /// The manifest that it is about. It may be absent wherever this one is (OCI image-spec v1.1.0, `manifest.md`).
+    pub subject: Option<Descriptor>,
+    /// What it is, where the manifest says so itself.
+    pub artifact_type: Option<String>,
 }
 
 /// One layer of an image.
@@ -80,7 +104,8 @@ pub enum Manifest {
 pub struct Layer {
     /// The blob pointed to.
     pub descriptor: Descriptor,
-    /// Whether the content is fetched from elsewhere and is not part of what is moved (`urls` is set).
+    /// Whether the content is fetched from elsewhere and is not part of what is moved: its media type says so and `urls`
+    /// says from where. On any other layer `urls` only names further copies.
     pub is_foreign: bool,
 }
 
@@ -99,10 +124,57 @@ pub enum ParseManifestError {
     /// The document names one media type and has the shape of another.
     #[error("expected the shape of {0}")]
     MediaType(String),
+    /// A key that readers which do not look at case take for another one: they see another document.
+    #[error("expected key `{known}`, found `{found}`, which some readers take for it")]
+    KeyCase {
+        /// The key that it is taken for.
+        known: &'static str,
+        /// The key, with control characters written out.
+        found: String,
+    },
     /// Docker's old format, which cannot be moved byte for byte.
     #[error("expected schema version 2, found {0}")]
     SchemaVersion(u64),
 }
+
+/// The keys of manifests that mean something (OCI image-spec v1.1.0 `manifest.md`, `image-index.md`; Docker has a part of
+/// them).
+static MANIFEST: Object = Object {
+    keys: &[
+        ("schemaVersion", None),
+        ("mediaType", None),
+        ("artifactType", None),
+        ("config", Some(&DESCRIPTOR)),
+        ("layers", Some(&DESCRIPTOR)),
+        ("manifests", Some(&DESCRIPTOR)),
+        ("subject", Some(&DESCRIPTOR)),
+        ("annotations", None),
+    ],
+};
+/// Those of descriptors (OCI image-spec v1.1.0 `descriptor.md`).
+static DESCRIPTOR: Object = Object {
+    keys: &[
+        ("mediaType", None),
+        ("digest", None),
+        ("size", None),
+        ("urls", None),
+        ("annotations", None),
+        ("data", None),
+        ("artifactType", None),
+        ("platform", Some(&PLATFORM)),
+    ],
+};
+/// Those of platforms (OCI image-spec v1.1.0 `image-index.md`, property `platform`).
+static PLATFORM: Object = Object {
+    keys: &[
+        ("os", None),
+        ("os.version", None),
+        ("os.features", None),
+        ("architecture", None),
+        ("variant", None),
+        ("features", None),
+    ],
+};
 
 /// The fields of every manifest format that are looked at.
 #[derive(Deserialize)]
@@ -114,6 +186,9 @@ struct RawManifest {
     config: Option<Descriptor>,
     layers: Option<Vec<RawLayer>>,
     manifests: Option<Vec<RawEntry>>,
+    subject: Option<Descriptor>,
+    #[serde(rename = "artifactType")]
+    artifact_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -146,17 +221,27 @@ impl Manifest {
     /// Returns it with its media type: the one it names, otherwise the OCI one for its shape.
     pub fn parse(bytes: &[u8]) -> Result<(Self, String), ParseManifestError> {
         let raw: RawManifest = serde_json::from_slice(bytes)?;
+        if let Some(Lookalike { known, found }) = json_keys::find_lookalike(bytes, &MANIFEST)? {
+            let found = found.escape_debug().to_string();
+            return Err(ParseManifestError::KeyCase { known, found });
+        }
         if let Some(version) = raw.schema_version.filter(|version| *version != 2) {
             return Err(ParseManifestError::SchemaVersion(version));
         }
+        let relation = Relation {
+            subject: raw.subject,
+            artifact_type: raw.artifact_type,
+        };
         let manifest = match (raw.manifests, raw.config, raw.layers) {
             (Some(_), _, Some(_)) => return Err(ParseManifestError::Ambiguous),
             (Some(entries), _, None) => Self::Index {
                 entries: entries.into_iter().map(IndexEntry::from).collect(),
+                relation,
             },
             (None, Some(config), Some(layers)) => Self::Image {
                 config,
                 layers: layers.into_iter().map(Layer::from).collect(),
+                relation,
             },
             (None, _, _) => return Err(ParseManifestError::Shape),
         };
@@ -174,7 +259,7 @@ impl Manifest {
     pub fn children(&self) -> impl Iterator<Item = &Descriptor> {
         let entries: &[IndexEntry] = match self {
             Self::Image { .. } => &[],
-            Self::Index { entries } => entries,
+            Self::Index { entries, .. } => entries,
         };
         entries.iter().map(|entry| &entry.descriptor)
     }
@@ -182,13 +267,35 @@ impl Manifest {
     /// Returns the blobs that this manifest points to: configuration, then layers, without foreign ones.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let (config, layers): (Option<&Descriptor>, &[Layer]) = match self {
-            Self::Image { config, layers } => (Some(config), layers),
+            Self::Image { config, layers, .. } => (Some(config), layers),
             Self::Index { .. } => (None, &[]),
         };
         let layers = layers.iter().filter(|layer| !layer.is_foreign);
         config
             .into_iter()
             .chain(layers.map(|layer| &layer.descriptor))
+    }
+
+    /// Returns the manifest that this one is about, if it is a referrer.
+    pub const fn subject(&self) -> Option<&Descriptor> {
+        self.relation().subject.as_ref()
+    }
+
+    /// Returns what kind of artifact it is: what it says itself, else the media type of its configuration (OCI
+    /// distribution-spec v1.1.0, "Listing Referrers").
+    pub fn artifact_type(&self) -> Option<&str> {
+        let own = self.relation().artifact_type.as_deref();
+        let own = own.filter(|text| !text.is_empty());
+        match self {
+            Self::Image { config, .. } => own.or(Some(&config.media_type)),
+            Self::Index { .. } => own,
+        }
+    }
+
+    const fn relation(&self) -> &Relation {
+        match self {
+            Self::Image { relation, .. } | Self::Index { relation, .. } => relation,
+        }
     }
 
     const fn default_media_type(&self) -> &'static str {
@@ -214,9 +321,11 @@ impl Manifest {
 
 impl From<RawLayer> for Layer {
     fn from(raw: RawLayer) -> Self {
+        let media_type = raw.descriptor.media_type.as_str();
+        let is_foreign = !raw.urls.is_empty() && MEDIA_TYPES_FOREIGN.contains(&media_type);
         Self {
+            is_foreign,
             descriptor: raw.descriptor,
-            is_foreign: !raw.urls.is_empty(),
         }
     }
 }
@@ -257,9 +366,12 @@ mod tests {
     fn image_lists_configuration_then_layers_without_foreign_ones() {
         let text = format!(
             r#"{{"schemaVersion":2,"config":{},"layers":[{},
-               {{"mediaType":"f","digest":"{EMPTY}","size":9,"urls":["http://x"]}}]}}"#,
+               {{"mediaType":"{foreign}","digest":"{EMPTY}","size":9,"urls":["http://x"]}},
+               {{"mediaType":"{foreign}","digest":"{EMPTY}","size":9}},
+               {{"mediaType":"m","digest":"{EMPTY}","size":9,"urls":["http://x"]}}]}}"#,
             descriptor("c"),
             descriptor("l"),
+            foreign = MEDIA_TYPES_FOREIGN[3],
         );
         let (manifest, media_type) = Manifest::parse(text.as_bytes()).unwrap();
         assert_eq!(media_type, MEDIA_TYPE_MANIFEST);
@@ -267,7 +379,7 @@ mod tests {
             .blobs()
             .map(|blob| blob.media_type.as_str())
             .collect();
-        assert_eq!(kinds, ["c", "l"]);
+        assert_eq!(kinds, ["c", "l", MEDIA_TYPES_FOREIGN[3], "m"]);
     }
 
     #[test]
@@ -279,7 +391,7 @@ mod tests {
         );
         let (manifest, media_type) = Manifest::parse(text.as_bytes()).unwrap();
         assert_eq!(media_type, MEDIA_TYPE_INDEX);
-        let Manifest::Index { entries } = manifest else {
+        let Manifest::Index { entries, .. } = manifest else {
             panic!("expected an index");
         };
         assert_eq!(
@@ -287,6 +399,78 @@ mod tests {
             "linux/arm/v7"
         );
         assert_eq!(entries[0].name.as_deref(), Some("v1"));
+    }
+
+    #[test]
+    fn referrers_name_their_subject_and_what_they_are() {
+        let config = descriptor("application/vnd.oci.empty.v1+json");
+        let subject = descriptor(MEDIA_TYPE_MANIFEST);
+        let parse = |rest: &str| Manifest::parse(format!("{{{rest}}}").as_bytes());
+        let image = format!(r#""config":{config},"layers":[]"#);
+        let (plain, _) = parse(&image).unwrap();
+        assert_eq!(plain.subject(), None);
+        assert_eq!(
+            plain.artifact_type(),
+            Some("application/vnd.oci.empty.v1+json")
+        );
+        let typed = format!(r#"{image},"subject":{subject},"artifactType":"text/spdx""#);
+        let (typed, _) = parse(&typed).unwrap();
+        assert_eq!(typed.subject().unwrap().digest.to_string(), EMPTY);
+        assert_eq!(typed.artifact_type(), Some("text/spdx"));
+        let index = format!(r#""manifests":[],"subject":{subject}"#);
+        let (index, _) = parse(&index).unwrap();
+        assert!(index.subject().is_some());
+        assert_eq!(index.artifact_type(), None);
+        let wrong = format!(r#"{image},"subject":{{"digest":"latest"}}"#);
+        assert!(matches!(parse(&wrong), Err(ParseManifestError::Json(_))));
+    }
+
+    #[test]
+    fn keys_that_come_twice_or_in_another_case_are_refused_wherever_they_mean_something() {
+        let plain = descriptor("m");
+        let image = format!(r#"{{"config":{plain},"layers":[{plain}],"subject":{plain}}}"#);
+        let platform = r#""platform":{"os":"linux","architecture":"arm64"}"#;
+        let entry = plain.replacen('{', &format!("{{{platform},"), 1);
+        let index = format!(r#"{{"manifests":[{entry}],"annotations":{{"Digest":"x"}}}}"#);
+        for text in [&image, &index] {
+            Manifest::parse(text.as_bytes()).unwrap();
+        }
+        let keys = |text: &str| -> Vec<String> {
+            let mut parts = text
+                .split('"')
+                .skip(1)
+                .step_by(2)
+                .zip(text.split('"').skip(2).step_by(2));
+            let mut keys = Vec::new();
+            for (name, rest) in &mut parts {
+                if rest.starts_with(':') && name != "Digest" && name != "annotations" {
+                    keys.push(format!("\"{name}\":"));
+                }
+            }
+            keys
+        };
+        for text in [&image, &index] {
+            for key in keys(text) {
+                let (before, after) = text.split_once(&key).unwrap();
+                let twice = format!("{before}{key}null,{key}{after}");
+                let is_refused = Manifest::parse(twice.as_bytes()).is_err();
+                assert!(is_refused, "{twice}");
+                let upper = key.to_uppercase();
+                let other = format!("{before}{upper}null,{key}{after}");
+                assert!(
+                    matches!(
+                        Manifest::parse(other.as_bytes()),
+                        Err(ParseManifestError::KeyCase { .. })
+                    ),
+                    "{other}"
+                );
+            }
+        }
+        let error = Manifest::parse(image.replace("subject", "Subject").as_bytes()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "expected key `subject`, found `Subject`, which some readers take for it"
+        );
     }
 
     #[test]

@@ -18,11 +18,13 @@ pub enum PackageKind {
     Chart,
     /// Images and nothing else.
     Images,
+    /// Blobs without images, which other packages build on: the answer to a request.
+    Supplement,
 }
 
 /// A string that is no package type.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("expected `operator`, `plugin`, `chart` or `images`")]
+#[error("expected `operator`, `plugin`, `chart`, `images` or `supplement`")]
 pub struct ParsePackageKindError;
 
 impl PackageKind {
@@ -33,6 +35,7 @@ impl PackageKind {
             Self::Plugin => "plugin",
             Self::Chart => "chart",
             Self::Images => "images",
+            Self::Supplement => "supplement",
         }
     }
 }
@@ -53,6 +56,7 @@ impl FromStr for PackageKind {
             "plugin" | "ModulePlugin" => Ok(Self::Plugin),
             "chart" | "Chart" => Ok(Self::Chart),
             "images" => Ok(Self::Images),
+            "supplement" => Ok(Self::Supplement),
             _ => Err(ParsePackageKindError),
         }
     }
@@ -69,6 +73,7 @@ mod tests {
             PackageKind::Plugin,
             PackageKind::Chart,
             PackageKind::Images,
+            PackageKind::Supplement,
         ] {
             assert_eq!(kind.name().parse(), Ok(kind));
         }

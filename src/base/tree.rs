@@ -17,6 +17,10 @@ pub struct Tree {
     pub manifests: Vec<Descriptor>,
     /// Configurations and layers, in the order of the manifests that name them.
     pub blobs: Vec<Blob>,
+    /// Manifests that its indexes name and that were left out on purpose: no part of it.
+    pub omitted: BTreeSet<Digest>,
+    /// What its manifests are about, apart from one another: it is a referrer of these.
+    pub subjects: BTreeSet<Digest>,
 }
 
 /// A blob and the manifest that names it.
@@ -53,21 +57,35 @@ pub enum TreeError<E> {
         /// The image.
         root: Digest,
     },
+    /// The image itself was left out.
+    #[error("expected image {root}, found that it was left out")]
+    RootOmitted {
+        /// The image.
+        root: Digest,
+    },
 }
 
 impl Tree {
-    /// Reads the tree below `root`; `read` returns the bytes of a manifest.
+    /// Reads the tree below `root`; `read` returns the bytes of a manifest, or `None` where it was left out on purpose.
     pub fn read<E: std::error::Error + 'static>(
         root: &Descriptor,
-        mut read: impl FnMut(&Descriptor) -> Result<Vec<u8>, E>,
+        mut read: impl FnMut(&Descriptor) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Self, TreeError<E>> {
         let mut tree = Self {
             manifests: Vec::new(),
             blobs: Vec::new(),
+            omitted: BTreeSet::new(),
+            subjects: BTreeSet::new(),
         };
         let mut seen = BTreeSet::new();
         tree.visit(root, DEPTH_MAX, &mut seen, &mut read)
             .map_err(|error| error.unwrap_or(TreeError::TooDeep { root: root.digest }))?;
+        if tree.manifests.is_empty() {
+            return Err(TreeError::RootOmitted { root: root.digest });
+        }
+        for manifest in &tree.manifests {
+            tree.subjects.remove(&manifest.digest);
+        }
         Ok(tree)
     }
 
@@ -84,16 +102,22 @@ impl Tree {
         descriptor: &Descriptor,
         depth: usize,
         seen: &mut BTreeSet<Digest>,
-        read: &mut impl FnMut(&Descriptor) -> Result<Vec<u8>, E>,
+        read: &mut impl FnMut(&Descriptor) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<(), Option<TreeError<E>>> {
         let digest = descriptor.digest;
         if !seen.insert(digest) {
             return Ok(());
         }
         let depth = depth.checked_sub(1).ok_or(None)?;
-        let bytes = read(descriptor).map_err(|source| TreeError::Read { digest, source })?;
+        let Some(bytes) = read(descriptor).map_err(|source| TreeError::Read { digest, source })?
+        else {
+            self.omitted.insert(digest);
+            return Ok(());
+        };
         let (manifest, media_type) =
             Manifest::parse(&bytes).map_err(|source| TreeError::Parse { digest, source })?;
+        self.subjects
+            .extend(manifest.subject().map(|subject| subject.digest));
         for child in manifest.children() {
             self.visit(child, depth, seen, read)?;
         }
@@ -138,7 +162,9 @@ mod tests {
         fn tree(&self, root: &Descriptor) -> Result<Tree, TreeError<io::Error>> {
             Tree::read(root, |descriptor| {
                 let found = self.0.get(&descriptor.digest).cloned();
-                found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+                found
+                    .map(Some)
+                    .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
             })
         }
     }
@@ -184,5 +210,52 @@ mod tests {
         assert!(matches!(bag.tree(&root), Err(TreeError::TooDeep { .. })));
         bag.0.remove(&root.digest);
         assert!(matches!(bag.tree(&root), Err(TreeError::Read { .. })));
+    }
+    #[test]
+    fn what_was_left_out_is_no_part_of_the_tree() {
+        let mut bag = Bag::default();
+        let (one, two) = (bag.add(&image("one")), bag.add(&image("two")));
+        let root = bag.add(&format!(
+            r#"{{"manifests":[{},{}]}}"#,
+            pointer(&one),
+            pointer(&two)
+        ));
+        let read = |left_out: Digest| {
+            Tree::read(&root, |descriptor| {
+                let is_there = descriptor.digest != left_out;
+                Ok::<_, io::Error>(is_there.then(|| bag.0[&descriptor.digest].clone()))
+            })
+        };
+        let tree = read(two.digest).unwrap();
+        let order: Vec<Digest> = tree.manifests.iter().map(|m| m.digest).collect();
+        assert_eq!(order, [one.digest, root.digest]);
+        assert_eq!(tree.blobs.len(), 2);
+        assert_eq!(tree.omitted, BTreeSet::from([two.digest]));
+        assert!(matches!(
+            read(root.digest),
+            Err(TreeError::RootOmitted { .. })
+        ));
+    }
+
+    #[test]
+    fn subjects_are_what_a_tree_is_about_and_does_not_hold() {
+        let mut bag = Bag::default();
+        let subject = bag.add(&image("one"));
+        let about = |subject: &Descriptor, layer: &str| {
+            let image = image(layer);
+            let rest = image.strip_prefix('{').unwrap();
+            format!(r#"{{"subject":{},{rest}"#, pointer(subject))
+        };
+        let signature = bag.add(&about(&subject, "signature"));
+        let countersignature = bag.add(&about(&signature, "countersignature"));
+        let root = bag.add(&format!(
+            r#"{{"manifests":[{},{}]}}"#,
+            pointer(&signature),
+            pointer(&countersignature)
+        ));
+        let tree = bag.tree(&root).unwrap();
+        assert_eq!(tree.subjects, BTreeSet::from([subject.digest]));
+        assert_eq!(tree.manifests.len(), 3, "a subject is no part of the tree");
+        assert!(bag.tree(&subject).unwrap().subjects.is_empty());
     }
 }

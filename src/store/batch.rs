@@ -7,14 +7,18 @@ use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
 use super::writer::Written;
-use super::{Error, Store, Writer, read_file, shard_of};
+use super::{Blob, Error, Store, Writer, open_file, read_file, shard_of};
 use crate::base::Digest;
 use crate::sys::fs;
-use crate::sys::sync;
+use crate::sys::sync::{self, Syncing};
 
-/// How many staged files stay open until they are synced. Bounds the descriptors of a batch: a service may have 1024
-/// open by default, and a package may hold more blobs than that. Chosen, not measured.
-const OPEN_FILES_MAX: usize = 128;
+/// How many staged files wait to be synced. As many again may be being synced. Bounds the descriptors of a batch: a
+/// service may have 1024 open by default, and a package may hold more blobs than that. Chosen, not measured.
+const OPEN_FILES_MAX: usize = 64;
+
+/// How many staged bytes wait to be synced. So the disk writes while the next blobs come in, instead of all at the
+/// commit, and a large package does not fill the memory with what is not written yet.
+const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 
 /// Mode of a blob: nobody writes to it, not even its owner.
 const BLOB_MODE: u32 = 0o444;
@@ -28,6 +32,10 @@ pub struct Batch {
     staged: BTreeMap<Digest, Entry>,
     /// Staged files that are not synced yet, through the descriptor that wrote them.
     open_files: BTreeMap<Digest, File>,
+    /// The bytes in them.
+    unsynced_bytes: u64,
+    /// Staged files that are being synced.
+    syncing: Option<Syncing>,
 }
 
 #[derive(Debug)]
@@ -67,6 +75,8 @@ impl Batch {
             store,
             staged: BTreeMap::new(),
             open_files: BTreeMap::new(),
+            unsynced_bytes: 0,
+            syncing: None,
         }
     }
 
@@ -116,8 +126,10 @@ impl Batch {
         let temp = Some(path);
         self.staged.insert(digest, Entry { size_bytes, temp });
         self.open_files.insert(digest, file);
-        if self.open_files.len() >= OPEN_FILES_MAX {
-            self.sync_open_files()?;
+        self.unsynced_bytes += size_bytes;
+        let is_enough = self.unsynced_bytes >= UNSYNCED_BYTES_MAX;
+        if is_enough || self.open_files.len() >= OPEN_FILES_MAX {
+            self.start_sync()?;
         }
         Ok(staged(true))
     }
@@ -138,6 +150,14 @@ impl Batch {
         }
     }
 
+    /// Opens a blob for reading, staged or stored. The content is not checked on the way.
+    pub fn open(&self, digest: &Digest) -> Result<Blob, Error> {
+        match self.staged_path(digest) {
+            Some(path) => open_file(path, digest),
+            None => self.store.open_blob(digest),
+        }
+    }
+
     /// Forgets staged blobs that `keep` does not want.
     pub fn retain(&mut self, keep: impl Fn(&Digest) -> bool) {
         self.staged.retain(|digest, _| keep(digest));
@@ -150,7 +170,7 @@ impl Batch {
     /// store.
     pub fn commit(mut self) -> Result<Committed, Error> {
         self.store.check_writable()?;
-        self.sync_open_files()?;
+        self.sync_staged()?;
         let mut committed = Committed::default();
         let mut unsynced = self.store.unsynced();
         for (digest, entry) in std::mem::take(&mut self.staged) {
@@ -178,14 +198,28 @@ impl Batch {
         Ok(committed)
     }
 
-    /// Makes the content of all open files durable and closes them.
-    fn sync_open_files(&mut self) -> Result<(), Error> {
-        let files = std::mem::take(&mut self.open_files);
-        let files: Vec<(&File, &Path)> = files
-            .iter()
-            .filter_map(|(digest, file)| Some((file, self.staged_path(digest)?)))
+    /// Makes the content of all staged files durable and closes them.
+    fn sync_staged(&mut self) -> Result<(), Error> {
+        self.start_sync()?;
+        if let Some(syncing) = self.syncing.take() {
+            syncing.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Begins to sync the open files, once those before them are done.
+    fn start_sync(&mut self) -> Result<(), Error> {
+        if let Some(syncing) = self.syncing.take() {
+            syncing.wait()?;
+        }
+        self.unsynced_bytes = 0;
+        let files: Vec<(File, PathBuf)> = std::mem::take(&mut self.open_files)
+            .into_iter()
+            .filter_map(|(digest, file)| Some((file, self.staged_path(&digest)?.to_owned())))
             .collect();
-        sync::sync_data(&files)?;
+        if !files.is_empty() {
+            self.syncing = Syncing::start(files)?;
+        }
         Ok(())
     }
 

@@ -34,6 +34,28 @@ fn content_is_durable_before_its_name_and_its_name_before_success() {
 }
 
 #[test]
+fn a_sync_that_fails_while_more_is_staged_fails_the_batch() {
+    let (root, store) = new_store();
+    let mut batch = store.begin();
+    // Every blob is a temporary file that is made and, once enough are open, synced. One of the first syncs fails.
+    let contents: Vec<String> = (0..200).map(|number| format!("blob {number}")).collect();
+    let recorded = Faults::record(root.path());
+    for content in &contents {
+        stage(&mut batch, content.as_bytes()).unwrap();
+    }
+    let first_sync = recorded.done().iter().position(|(verb, _)| *verb == "sync");
+    drop((batch, recorded));
+    let mut batch = store.begin();
+    let _faults = Faults::after(first_sync.unwrap(), root.path());
+    let staged = contents
+        .iter()
+        .try_for_each(|content| stage(&mut batch, content.as_bytes()).map(drop));
+    staged.and_then(|()| batch.commit().map(drop)).unwrap_err();
+    assert_eq!(listed(&store), []);
+    assert_eq!(staged_files_if_any(root.path()), 0);
+}
+
+#[test]
 fn a_blob_whose_name_may_not_be_durable_is_synced_by_whoever_relies_on_it() {
     // The operations of the commit: sync the content, rename, sync the shard. One of the last two fails.
     for step in [1, 2] {

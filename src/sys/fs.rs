@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
@@ -148,6 +148,39 @@ pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     publish(temp, path)
 }
 
+/// Creates the file `path`, which must not exist, to be written at its end only. Its name survives power loss on success.
+pub fn create_append(path: &Path, mode: u32) -> Result<File, Error> {
+    let file = File::options()
+        .create_new(true)
+        .append(true)
+        .mode(mode)
+        .open(path)
+        .context("create", path)?;
+    sync_dir(parent_of(path))?;
+    Ok(file)
+}
+
+/// Opens the file `path`, which must exist, to be written at its end only.
+///
+/// What is in it already survives power loss on success, whoever wrote it and died before syncing; so does its name.
+pub fn open_append(path: &Path) -> Result<File, Error> {
+    let file = File::options()
+        .append(true)
+        .open(path)
+        .context("open", path)?;
+    file.sync_all().context("sync", path)?;
+    sync_dir(parent_of(path))?;
+    Ok(file)
+}
+
+/// Writes `bytes` at the end of `file`, which was opened at `path` for that. They survive power loss on success.
+///
+/// On error, or on a crash, any number of the bytes from the beginning may be there.
+pub fn append(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    file.write_all(bytes).context("write to", path)?;
+    file.sync_data().context("sync", path)
+}
+
 /// Moves a file, replacing what was at `to`. The new name survives power loss on success.
 ///
 /// Between file systems the content is copied, made durable and only then removed at `from`.
@@ -160,6 +193,11 @@ pub fn move_file(from: &Path, to: &Path) -> Result<(), Error> {
             sync_dir(parent_of(from))
         }
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            // A pipe would be waited for, and a device has no end.
+            if !from.metadata().context("inspect", from)?.is_file() {
+                let source = io::Error::other("expected a file, found something else");
+                return Err(source).context("copy", from);
+            }
             let mut source = File::open(from).context("open", from)?;
             let mode = source.metadata().context("inspect", from)?.permissions();
             let mut temp = create_temp(parent_of(to), mode.mode())?;
@@ -263,6 +301,8 @@ fn parent_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -305,6 +345,44 @@ mod tests {
         assert!(keep.exists());
         remove_file(&keep).unwrap();
         remove_file(&keep).unwrap();
+    }
+
+    #[test]
+    fn appending_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        assert_eq!(open_append(&path).unwrap_err().class(), Class::Absent);
+        let mut first = create_append(&path, 0o600).unwrap();
+        assert_eq!(
+            create_append(&path, 0o600).unwrap_err().class(),
+            Class::Usage
+        );
+        let mut second = open_append(&path).unwrap();
+        append(&mut second, &path, b"one ").unwrap();
+        append(&mut first, &path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one two");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_copied_to_another_file_system() {
+        let (from, to) = (
+            tempfile::tempdir().unwrap(),
+            tempfile::tempdir_in("/dev/shm").unwrap(),
+        );
+        let device = |dir: &tempfile::TempDir| dir.path().metadata().unwrap().dev();
+        if device(&from) == device(&to) {
+            eprintln!("not run: temporary files are in /dev/shm");
+            return;
+        }
+        let (pipe, file) = (from.path().join("pipe"), from.path().join("file"));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        replace_file(&file, b"x", 0o600).unwrap();
+        move_file(&file, &to.path().join("file")).unwrap();
+        assert_eq!(std::fs::read(to.path().join("file")).unwrap(), b"x");
+        let error = move_file(&pipe, &to.path().join("pipe")).unwrap_err();
+        assert_eq!(error.verb, "copy");
+        assert!(pipe.symlink_metadata().is_ok());
     }
 
     #[test]

@@ -14,8 +14,9 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::fs::{self, Context as _, Error};
 
@@ -27,6 +28,39 @@ const THREADS_MAX: usize = 8;
 /// For an error to be seen, each must be the descriptor through which the file was written.
 pub fn sync_data(files: &[(&File, &Path)]) -> Result<(), Error> {
     in_parallel(files, |(file, path)| file.sync_data().context("sync", path))
+}
+
+/// Files that are being made durable on other threads, while their owner goes on writing more.
+///
+/// Dropping it waits for nobody: what was begun ends by itself, and its outcome is lost.
+#[derive(Debug)]
+pub struct Syncing(JoinHandle<Result<(), Error>>);
+
+impl Syncing {
+    /// Begins to make the content of `files` durable, as [`sync_data`] does; where no thread can be had, does it here.
+    pub fn start(files: Vec<(File, PathBuf)>) -> Result<Option<Self>, Error> {
+        let files = Arc::new(files);
+        let work = {
+            let files = Arc::clone(&files);
+            move || sync_data(&borrowed(&files))
+        };
+        match thread::Builder::new().name("sync".to_owned()).spawn(work) {
+            Ok(thread) => Ok(Some(Self(thread))),
+            Err(_) => sync_data(&borrowed(&files)).map(|()| None),
+        }
+    }
+
+    /// Waits until all of them are durable, or says why one is not.
+    pub fn wait(self) -> Result<(), Error> {
+        self.0.join().expect("syncing does not panic")
+    }
+}
+
+fn borrowed(files: &[(File, PathBuf)]) -> Vec<(&File, &Path)> {
+    files
+        .iter()
+        .map(|(file, path)| (file, path.as_path()))
+        .collect()
 }
 
 /// Makes the entries of all of `dirs` durable.
@@ -63,6 +97,7 @@ mod tests {
     use std::io;
     use std::sync::Mutex;
 
+    use super::super::fault::Faults;
     use super::*;
 
     #[test]
@@ -93,6 +128,21 @@ mod tests {
             .unwrap_err();
             assert_eq!(error.to_string(), "failed to sync `x`", "item {bad}");
         }
+    }
+
+    #[test]
+    fn what_was_begun_is_waited_for_with_its_outcome() {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Faults::after(1, dir.path());
+        let files = || {
+            let names = ["a", "b"].map(|name| dir.path().join(name));
+            names.map(|path| (File::create(&path).unwrap(), path))
+        };
+        let wait = |syncing: Option<Syncing>| syncing.map_or(Ok(()), Syncing::wait);
+        assert!(wait(Syncing::start(files().into()).unwrap()).is_err());
+        assert_eq!(faults.done().len(), 2);
+        wait(Syncing::start(files().into()).unwrap()).unwrap();
+        assert_eq!(faults.done().len(), 4);
     }
 
     #[test]

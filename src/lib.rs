@@ -26,6 +26,7 @@ pub mod package;
 pub mod verify;
 
 // What is kept.
+pub mod audit;
 pub mod catalog;
 pub mod store;
 
@@ -36,8 +37,9 @@ pub mod transport;
 pub mod platform;
 pub mod registry;
 
-// The work: make packages, take them in, bring them to targets.
+// The work: make packages, say what is there already, take them in, bring them to targets.
 pub mod build;
+pub mod holdings;
 pub mod ingest;
 pub mod replicate;
 

@@ -1,24 +1,32 @@
 //! Everything that the images of a package need, and whether it is there.
+//!
+//! Two things may be missing because the package manifest says so, and nothing else: blobs that a delta builds on
+//! (`spec.expects`), which must have been there before, and manifests that indexes name and that were left out
+//! (`spec.omitted`). Both lists are to be used up: an entry that no image has any use for is a fault of the package,
+//! because it would make the package wait for nothing, or is not about this package at all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::archive::Budget;
+use super::manifest::Manifest;
 use super::sink::Sink;
 use super::{Error, Limits, UnpackError};
 use crate::base::oci::{
-    Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG, Manifest as OciManifest,
+    Descriptor, IndexEntry, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG, Manifest as OciManifest,
 };
 use crate::base::{Digest, ImageReference, Platform};
 
 /// Media type of the configuration of a Helm chart (Helm 3, "Use OCI-based registries").
-const MEDIA_TYPE_HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
+pub(super) const MEDIA_TYPE_HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
 /// What tools write as the platform of things that run nowhere, such as attestations.
-const PLATFORM_UNKNOWN: &str = "unknown";
+pub(super) const PLATFORM_UNKNOWN: &str = "unknown";
 
 /// Follows images to their last layer. Each manifest is read once, however many images share it.
 #[derive(Debug)]
 pub(super) struct Closure<'a, S> {
     sink: &'a S,
+    /// What may be missing.
+    leave: Leave<'a>,
     limits: &'a Limits,
     budget: &'a mut Budget,
     /// Manifests that were followed: levels below each, and its media type.
@@ -26,12 +34,41 @@ pub(super) struct Closure<'a, S> {
     blobs: BTreeMap<Digest, u64>,
     platforms: BTreeSet<Platform>,
     charts: BTreeSet<Digest>,
+    /// Manifests that were left out, of those that may be.
+    omitted: BTreeSet<Digest>,
+    /// Manifests that indexes name, of those that may be left out.
+    named: BTreeSet<Digest>,
 }
 
-#[derive(Clone, Debug)]
+/// What the package manifest allows to be missing.
+#[derive(Clone, Copy, Debug)]
+struct Leave<'a> {
+    /// Because it was there before. With sizes in bytes.
+    expects: &'a BTreeMap<Digest, u64>,
+    /// Because it was left out on purpose.
+    omitted: &'a BTreeSet<Digest>,
+}
+
+static NOTHING_EXPECTED: BTreeMap<Digest, u64> = BTreeMap::new();
+static NOTHING_OMITTED: BTreeSet<Digest> = BTreeSet::new();
+
+impl<'a> Leave<'a> {
+    fn new(manifest: Option<&'a Manifest>) -> Self {
+        Self {
+            expects: manifest.map_or(&NOTHING_EXPECTED, |manifest| &manifest.expects),
+            omitted: manifest.map_or(&NOTHING_OMITTED, |manifest| &manifest.omitted),
+        }
+    }
+}
+
+/// A manifest that was followed.
+#[derive(Debug)]
 struct Followed {
     levels_below: u32,
     media_type: String,
+    subject: Option<Digest>,
+    /// The manifests that it names and that are there.
+    children: Vec<Digest>,
 }
 
 /// What was found.
@@ -45,6 +82,8 @@ pub(super) struct Found {
     pub(super) platforms: BTreeSet<Platform>,
     /// Manifests of Helm charts.
     pub(super) charts: BTreeSet<Digest>,
+    /// Manifests that indexes name and that were left out on purpose.
+    pub(super) omitted: BTreeSet<Digest>,
 }
 
 /// A pointer that is being followed.
@@ -61,15 +100,24 @@ struct Step<'s> {
 type Outcome<T, S> = Result<T, UnpackError<<S as Sink>::Error>>;
 
 impl<'a, S: Sink> Closure<'a, S> {
-    pub(super) fn new(sink: &'a S, limits: &'a Limits, budget: &'a mut Budget) -> Self {
+    /// `manifest` says what may be missing.
+    pub(super) fn new(
+        sink: &'a S,
+        limits: &'a Limits,
+        budget: &'a mut Budget,
+        manifest: Option<&'a Manifest>,
+    ) -> Self {
         Self {
             sink,
+            leave: Leave::new(manifest),
             limits,
             budget,
             manifests: HashMap::new(),
             blobs: BTreeMap::new(),
             platforms: BTreeSet::new(),
             charts: BTreeSet::new(),
+            omitted: BTreeSet::new(),
+            named: BTreeSet::new(),
         }
     }
 
@@ -115,21 +163,58 @@ impl<'a, S: Sink> Closure<'a, S> {
         self.manifests.contains_key(digest)
     }
 
-    pub(super) fn finish(self) -> Found {
-        Found {
+    /// Returns the manifests that a manifest names, if it was followed, without those that were left out.
+    pub(super) fn children(&self, digest: &Digest) -> &[Digest] {
+        self.manifests
+            .get(digest)
+            .map_or(&[], |followed| &followed.children)
+    }
+
+    /// Returns what the manifest `digest` is about. `None` where it names nothing, is not there or is no manifest.
+    pub(super) fn find_subject(&mut self, digest: &Digest) -> Outcome<Option<Digest>, S> {
+        if let Some(followed) = self.manifests.get(digest) {
+            return Ok(followed.subject);
+        }
+        let size_bytes = self.find(digest)?;
+        let Some(size_bytes) = size_bytes.filter(|it| *it <= self.limits.manifest_bytes_max) else {
+            return Ok(None);
+        };
+        let bytes = self.read_bytes(digest, size_bytes)?;
+        let manifest = OciManifest::parse(&bytes).ok();
+        Ok(manifest.and_then(|(manifest, _)| Some(manifest.subject()?.digest)))
+    }
+
+    /// Takes `bytes` from what may be held in memory for one package.
+    pub(super) fn charge(&mut self, bytes: u64) -> Result<(), Error> {
+        self.budget.charge(bytes)
+    }
+
+    /// Ends the search, once all images were followed.
+    ///
+    /// Fails if the package manifest allows something to be missing that no image has any use for.
+    pub(super) fn finish(self) -> Result<Found, Error> {
+        let is_unneeded = |digest: &&Digest| !self.blobs.contains_key(*digest);
+        if let Some(digest) = self.leave.expects.keys().find(is_unneeded) {
+            return Err(Error::BaseUnneeded { digest: *digest });
+        }
+        if let Some(digest) = self.leave.omitted.difference(&self.named).next() {
+            return Err(Error::OmittedUnnamed { digest: *digest });
+        }
+        Ok(Found {
             blobs: self.blobs,
             manifests: self.manifests.into_keys().collect(),
             platforms: self.platforms,
             charts: self.charts,
-        }
+            omitted: self.omitted,
+        })
     }
 
     /// Returns how many levels of manifests are below this one.
     fn follow_manifest(&mut self, step: Step<'_>) -> Outcome<u32, S> {
         let digest = step.descriptor.digest;
         self.check_blob(step)?;
-        let known = self.manifests.get(&digest).cloned();
-        let deepest = step.depth + known.as_ref().map_or(0, |known| known.levels_below);
+        let known = self.manifests.get(&digest);
+        let deepest = step.depth + known.map_or(0, |known| known.levels_below);
         if deepest > self.limits.nesting_max {
             return Err(UnpackError::Package(Error::NestingTooDeep {
                 image: Box::new(step.image.clone()),
@@ -143,8 +228,8 @@ impl<'a, S: Sink> Closure<'a, S> {
         let bytes = self.read(step.image, &digest, step.descriptor.size_bytes)?;
         let (manifest, media_type) = parse(step.image, digest, &bytes)?;
         check_media_type(step, &media_type)?;
-        let levels_below = match &manifest {
-            OciManifest::Index { .. } => self.follow_index(step, &manifest)?,
+        let (levels_below, children) = match &manifest {
+            OciManifest::Index { entries, .. } => self.follow_index(step, entries)?,
             OciManifest::Image { config, .. } => {
                 for blob in manifest.blobs() {
                     self.check_blob(Step {
@@ -154,7 +239,7 @@ impl<'a, S: Sink> Closure<'a, S> {
                     })?;
                 }
                 self.note_config(step, config)?;
-                0
+                (0, Vec::new())
             }
         };
         self.manifests.insert(
@@ -162,17 +247,25 @@ impl<'a, S: Sink> Closure<'a, S> {
             Followed {
                 levels_below,
                 media_type,
+                subject: manifest.subject().map(|subject| subject.digest),
+                children,
             },
         );
         Ok(levels_below)
     }
 
-    fn follow_index(&mut self, step: Step<'_>, manifest: &OciManifest) -> Outcome<u32, S> {
-        let OciManifest::Index { entries } = manifest else {
-            return Ok(0);
-        };
+    /// Returns how many levels of manifests are below this index, and which it names that are there.
+    fn follow_index(
+        &mut self,
+        step: Step<'_>,
+        entries: &[IndexEntry],
+    ) -> Outcome<(u32, Vec<Digest>), S> {
         let mut levels_below = 0;
+        let mut children = Vec::new();
         for entry in entries {
+            if self.is_left_out(&entry.descriptor.digest)? {
+                continue;
+            }
             self.note_platform(entry.platform.as_ref());
             let below = self.follow_manifest(Step {
                 descriptor: &entry.descriptor,
@@ -182,8 +275,22 @@ impl<'a, S: Sink> Closure<'a, S> {
                 ..step
             })?;
             levels_below = levels_below.max(below + 1);
+            children.push(entry.descriptor.digest);
         }
-        Ok(levels_below)
+        Ok((levels_below, children))
+    }
+
+    /// Returns whether a manifest that an index names was left out on purpose.
+    fn is_left_out(&mut self, digest: &Digest) -> Outcome<bool, S> {
+        if !self.leave.omitted.contains(digest) {
+            return Ok(false);
+        }
+        self.named.insert(*digest);
+        let is_left_out = self.find(digest)?.is_none();
+        if is_left_out {
+            self.omitted.insert(*digest);
+        }
+        Ok(is_left_out)
     }
 
     /// Learns from the configuration what an image is and, where its parent does not say, what it runs on.
@@ -246,8 +353,13 @@ impl<'a, S: Sink> Closure<'a, S> {
         Ok(())
     }
 
+    /// Returns the size of a blob that came with the package, or that it builds on.
     fn find(&self, digest: &Digest) -> Outcome<Option<u64>, S> {
-        self.sink.find(digest).map_err(UnpackError::Sink)
+        let found = self.sink.find(digest).map_err(UnpackError::Sink)?;
+        if found.is_none() && self.leave.expects.contains_key(digest) {
+            return self.sink.find_base(digest).map_err(UnpackError::Sink);
+        }
+        Ok(found)
     }
 
     fn read(
@@ -264,9 +376,13 @@ impl<'a, S: Sink> Closure<'a, S> {
                 limit_bytes,
             }));
         }
+        self.read_bytes(digest, size_bytes)
+    }
+
+    fn read_bytes(&mut self, digest: &Digest, size_bytes: u64) -> Outcome<Vec<u8>, S> {
         self.budget.charge(size_bytes)?;
         self.sink
-            .read(digest, limit_bytes)
+            .read(digest, self.limits.manifest_bytes_max)
             .map_err(UnpackError::Sink)
     }
 }

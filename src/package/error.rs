@@ -2,13 +2,22 @@
 //!
 //! Every violation is its own variant with its own code, because operators, reports and tests tell them apart. Codes are
 //! persisted in catalogs and reports: they are never renamed, only retired.
+//!
+//! What each is called for programs, and what follows from it, is in [`error_code`](super::error_code).
+//!
+//! # Retired codes
+//!
+//! Never used again for something else:
+//!
+//! - `unsupported-layout`: a docker-archive, before those were read.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use thiserror::Error;
 
 use crate::base::oci::ParseManifestError;
-use crate::base::{Class, Classified, Digest, ImageReference, ParseImageError};
+use crate::base::{Digest, ImageReference, ParseImageError};
 
 /// Why a package is refused, or why reading or writing one failed.
 #[derive(Debug, Error)]
@@ -16,12 +25,39 @@ pub enum Error {
     /// The input failed; says nothing about the package.
     #[error("failed to read the package")]
     Read(#[source] io::Error),
-    /// Neither gzip nor tar by its first bytes.
-    #[error("expected a tar archive, plain or gzip-compressed")]
+    /// Neither gzip, zstd nor tar by its first bytes.
+    #[error("expected a tar archive, plain or compressed by gzip or zstd")]
     NotAnArchive,
+    /// A violation inside of an archive that lies in the archive.
+    #[error("failed to read archive `{entry}` inside of the package")]
+    Nested {
+        /// The inner archive.
+        entry: String,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
+    /// Archives in archives in archives.
+    #[error(
+        "expected at most {limit} levels of archives inside of the package, found one more in `{entry}`"
+    )]
+    ArchivesTooDeep {
+        /// The archive that was not opened.
+        entry: String,
+        /// The limit.
+        limit: u32,
+    },
     /// The compressed data is damaged or its checksum does not match.
     #[error("failed to decompress the package")]
     GzipCorrupt(#[source] io::Error),
+    /// The compressed data is damaged or its checksum does not match.
+    #[error("failed to decompress the package")]
+    ZstdCorrupt(#[source] io::Error),
+    /// A zstd frame that asks for more memory than allowed.
+    #[error("expected a zstd window of at most {limit_bytes} bytes")]
+    ZstdWindow {
+        /// The limit.
+        limit_bytes: u64,
+    },
     /// The archive ends before its end mark: an interrupted copy.
     #[error(
         "expected the end-of-archive mark, found the end of the file after {offset_bytes} unpacked bytes"
@@ -43,6 +79,26 @@ pub enum Error {
         offset_bytes: u64,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// An extension header over its limit.
+    #[error(
+        "expected at most {limit_bytes} bytes in the extension header before offset {offset_bytes}, found {size_bytes}"
+    )]
+    ExtensionTooLarge {
+        /// Where its content begins, in unpacked bytes.
+        offset_bytes: u64,
+        /// Its size.
+        size_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// More extension headers before one entry than allowed.
+    #[error("expected at most {limit} extension headers before the entry at offset {offset_bytes}")]
+    TooManyExtensions {
+        /// Where they end, in unpacked bytes.
+        offset_bytes: u64,
+        /// The limit.
+        limit: u32,
     },
     /// A name that starts at the root.
     #[error("expected a relative entry name, found `{entry}`")]
@@ -92,6 +148,12 @@ pub enum Error {
     #[error("expected each entry name once, found `{entry}` again")]
     NameDuplicate {
         /// The entry.
+        entry: String,
+    },
+    /// A file at a path below which other entries lie: which of them counts depends on the reader.
+    #[error("expected a file or a folder at `{entry}`, found both")]
+    NameConflict {
+        /// The path.
         entry: String,
     },
     /// A symbolic link.
@@ -214,11 +276,59 @@ pub enum Error {
         /// The entry.
         entry: String,
     },
-    /// Images in the format of `docker save` before version 25, which cannot be moved byte for byte.
-    #[error("expected an OCI layout or a registry tree, found a docker-archive (`{entry}`)")]
-    UnsupportedLayout {
+    /// A revision of a registry tree that is not the one that its folder says.
+    #[error("expected the digest of its folder in `{entry}`")]
+    RevisionLink {
         /// The entry.
         entry: String,
+    },
+    /// A docker-archive names a file that is not there, or not under a name by which such files are known.
+    #[error("expected file `{file}` of docker-archive `{entry}`, found none")]
+    DockerFileAbsent {
+        /// The list of the docker-archive.
+        entry: String,
+        /// The file that it names.
+        file: String,
+    },
+    /// A docker-archive has more or fewer layers than the configuration of its image.
+    #[error(
+        "expected {expected} layers of image `{config}` in docker-archive `{entry}`, found {found}"
+    )]
+    LayerCount {
+        /// The list of the docker-archive.
+        entry: String,
+        /// The configuration.
+        config: String,
+        /// How many the configuration has.
+        expected: usize,
+        /// How many the list has.
+        found: usize,
+    },
+    /// A layer of a docker-archive is not the one that the configuration of its image names.
+    #[error("expected layer {expected} in `{entry}`, found {found}")]
+    DiffId {
+        /// The layer.
+        entry: String,
+        /// What the configuration names.
+        expected: Digest,
+        /// What is there.
+        found: Digest,
+    },
+    /// A configuration of a docker-archive over its limit.
+    #[error("expected at most {limit_bytes} bytes in configuration `{entry}`, found {size_bytes}")]
+    ConfigTooLarge {
+        /// The file.
+        entry: String,
+        /// Its size.
+        size_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// A Helm chart over its limit.
+    #[error("expected at most {limit_bytes} bytes in a Helm chart")]
+    ChartTooLarge {
+        /// The limit.
+        limit_bytes: u64,
     },
     /// An image name that follows no grammar.
     #[error("failed to read image name `{name}` in `{entry}`")]
@@ -229,6 +339,20 @@ pub enum Error {
         name: String,
         /// Why.
         source: ParseImageError,
+    },
+    /// More images than allowed.
+    #[error("expected at most {limit} images, found {found}")]
+    TooManyImages {
+        /// The limit.
+        limit: u64,
+        /// How many there are.
+        found: u64,
+    },
+    /// More Kubernetes documents than allowed.
+    #[error("expected at most {limit} Kubernetes documents")]
+    TooManyResources {
+        /// The limit.
+        limit: u64,
     },
     /// An image for which no repository can be found.
     #[error("expected a name for image {digest} in `{entry}`")]
@@ -346,6 +470,46 @@ pub enum Error {
         /// The image.
         image: Box<ImageReference>,
     },
+    /// A delta package builds on blobs that are not there yet.
+    #[error("expected {} blobs that the package builds on, found {} of them missing", expected, missing.len())]
+    BaseMissing {
+        /// How many it builds on.
+        expected: usize,
+        /// Which of them are not there, with their sizes in bytes.
+        missing: BTreeMap<Digest, u64>,
+    },
+    /// A blob that a delta package builds on has another size than the package says.
+    #[error(
+        "expected {expected_bytes} bytes in blob {digest} that the package builds on, found {found_bytes}"
+    )]
+    BaseSize {
+        /// The blob.
+        digest: Digest,
+        /// The size that the package manifest promises.
+        expected_bytes: u64,
+        /// The size found.
+        found_bytes: u64,
+    },
+    /// A delta package claims to build on what none of its images needs: it would wait for nothing.
+    #[error("expected an image that needs blob {digest}, which the package builds on")]
+    BaseUnneeded {
+        /// The blob.
+        digest: Digest,
+    },
+    /// A manifest that the package manifest calls left out belongs to no index.
+    #[error("expected an index that names manifest {digest}, which the package leaves out")]
+    OmittedUnnamed {
+        /// The manifest.
+        digest: Digest,
+    },
+    /// A package that answers a request for blobs names images.
+    #[error("expected a supplement without images, found {digest} in `{entry}`")]
+    SupplementImages {
+        /// The entry that names an image.
+        entry: String,
+        /// Its digest.
+        digest: Digest,
+    },
     /// Blobs without any image.
     #[error("expected an image for {count} blobs, found neither an index nor a tag")]
     Unindexed {
@@ -382,194 +546,4 @@ pub enum Error {
         /// How much was read.
         found_bytes: u64,
     },
-}
-
-impl Error {
-    /// Returns the stable code of this error.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Read(_) => "read-failed",
-            Self::NotAnArchive => "not-an-archive",
-            Self::GzipCorrupt(_) => "gzip-corrupt",
-            Self::Truncated { .. } => "truncated",
-            Self::TrailingBytes { .. } => "trailing-bytes",
-            Self::HeaderCorrupt { .. } => "header-corrupt",
-            Self::NameAbsolute { .. } => "name-absolute",
-            Self::NameParent { .. } => "name-parent",
-            Self::NameNotUtf8 { .. } => "name-not-utf8",
-            Self::NameCharacter { .. } => "name-character",
-            Self::NameEmpty { .. } => "name-empty",
-            Self::NameAmbiguous { .. } => "name-ambiguous",
-            Self::NameTooLong { .. } => "name-too-long",
-            Self::NameDuplicate { .. } => "name-duplicate",
-            Self::SymbolicLink { .. } => "symbolic-link",
-            Self::HardLink { .. } => "hard-link",
-            Self::Device { .. } => "device",
-            Self::Fifo { .. } => "fifo",
-            Self::Sparse { .. } => "sparse-file",
-            Self::EntryType { .. } => "entry-type",
-            Self::TooManyEntries { .. } => "too-many-entries",
-            Self::TooLarge { .. } => "too-large",
-            Self::ExpansionRatio { .. } => "expansion-ratio",
-            Self::MetadataTooLarge { .. } => "metadata-too-large",
-            Self::MemoryExceeded { .. } => "metadata-total-too-large",
-            Self::BlobName { .. } => "blob-name",
-            Self::DigestMismatch { .. } => "digest-mismatch",
-            Self::LayoutVersion { .. } => "layout-version",
-            Self::IndexAbsent { .. } => "index-absent",
-            Self::IndexInvalid { .. } => "index-invalid",
-            Self::TagLink { .. } => "tag-link",
-            Self::UnsupportedLayout { .. } => "unsupported-layout",
-            Self::ImageName { .. } => "image-name",
-            Self::UnnamedImage { .. } => "unnamed-image",
-            Self::ConflictingImages { .. } => "conflicting-images",
-            Self::PinnedDigest { .. } => "pinned-digest",
-            Self::MissingBlob { .. } => "missing-blob",
-            Self::SizeMismatch { .. } => "size-mismatch",
-            Self::ManifestTooLarge { .. } => "manifest-too-large",
-            Self::ManifestInvalid { .. } => "manifest-invalid",
-            Self::MediaTypeMismatch { .. } => "media-type-mismatch",
-            Self::NestingTooDeep { .. } => "nesting-too-deep",
-            Self::MetadataInvalid { .. } => "metadata-invalid",
-            Self::SeveralManifests { .. } => "several-manifests",
-            Self::ImageNotIncluded { .. } => "image-not-included",
-            Self::Unindexed { .. } => "unindexed-blobs",
-            Self::Empty => "empty",
-            Self::Write(_) => "write-failed",
-            Self::BlobOrder { .. } => "blob-order",
-            Self::BlobNotWritten { .. } => "blob-not-written",
-            Self::BlobContent { .. } => "blob-content",
-        }
-    }
-}
-
-impl Classified for Error {
-    fn class(&self) -> Class {
-        match self {
-            Self::Read(error) | Self::Write(error) => class_of(error),
-            Self::BlobOrder { .. } | Self::BlobNotWritten { .. } => Class::Bug,
-            Self::BlobContent { .. } => Class::Corrupt,
-            Self::NotAnArchive
-            | Self::GzipCorrupt(_)
-            | Self::Truncated { .. }
-            | Self::TrailingBytes { .. }
-            | Self::HeaderCorrupt { .. }
-            | Self::NameAbsolute { .. }
-            | Self::NameParent { .. }
-            | Self::NameNotUtf8 { .. }
-            | Self::NameCharacter { .. }
-            | Self::NameEmpty { .. }
-            | Self::NameAmbiguous { .. }
-            | Self::NameTooLong { .. }
-            | Self::NameDuplicate { .. }
-            | Self::SymbolicLink { .. }
-            | Self::HardLink { .. }
-            | Self::Device { .. }
-            | Self::Fifo { .. }
-            | Self::Sparse { .. }
-            | Self::EntryType { .. }
-            | Self::TooManyEntries { .. }
-            | Self::TooLarge { .. }
-            | Self::ExpansionRatio { .. }
-            | Self::MetadataTooLarge { .. }
-            | Self::MemoryExceeded { .. }
-            | Self::BlobName { .. }
-            | Self::DigestMismatch { .. }
-            | Self::LayoutVersion { .. }
-            | Self::IndexAbsent { .. }
-            | Self::IndexInvalid { .. }
-            | Self::TagLink { .. }
-            | Self::UnsupportedLayout { .. }
-            | Self::ImageName { .. }
-            | Self::UnnamedImage { .. }
-            | Self::ConflictingImages { .. }
-            | Self::PinnedDigest { .. }
-            | Self::MissingBlob { .. }
-            | Self::SizeMismatch { .. }
-            | Self::ManifestTooLarge { .. }
-            | Self::ManifestInvalid { .. }
-            | Self::MediaTypeMismatch { .. }
-            | Self::NestingTooDeep { .. }
-            | Self::MetadataInvalid { .. }
-            | Self::SeveralManifests { .. }
-            | Self::ImageNotIncluded { .. }
-            | Self::Unindexed { .. }
-            | Self::Empty => Class::Rejected,
-        }
-    }
-
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "most violations have no remedy but another package"
-    )]
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Truncated { .. } => "copy the package again and compare sizes",
-            Self::GzipCorrupt(_) => "copy the package again and compare checksums",
-            Self::DigestMismatch { .. } => "copy or build the package again",
-            Self::UnsupportedLayout { .. } => {
-                "build the package from an OCI layout, for example with `skopeo copy docker-archive:FILE oci-archive:FILE`"
-            }
-            Self::UnnamedImage { .. } => {
-                "name the image in full in annotation `io.containerd.image.name` of `index.json`, or list it in `manifest.yaml`"
-            }
-            Self::MissingBlob { .. } => {
-                "build the package again with all platforms and layers of its images"
-            }
-            Self::ImageNotIncluded { .. } => {
-                "build the package with its images, or correct `manifest.yaml`"
-            }
-            Self::TooManyEntries { .. }
-            | Self::TooLarge { .. }
-            | Self::ExpansionRatio { .. }
-            | Self::MetadataTooLarge { .. }
-            | Self::MemoryExceeded { .. }
-            | Self::NestingTooDeep { .. }
-            | Self::ManifestTooLarge { .. }
-            | Self::NameTooLong { .. } => {
-                "raise the limit in the configuration if the package can be trusted"
-            }
-            _ => return None,
-        };
-        Some(hint.to_owned())
-    }
-}
-
-/// Returns the class of a failed read or write. What is not named may pass by itself.
-fn class_of(error: &io::Error) -> Class {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    ) {
-        Class::Full
-    } else {
-        Class::Transient
-    }
-}
-
-/// Why unpacking failed: the package is at fault, or the place where it goes.
-#[derive(Debug, Error)]
-pub enum UnpackError<E: std::error::Error + 'static> {
-    /// The package is refused, or could not be read.
-    #[error(transparent)]
-    Package(#[from] Error),
-    /// The sink failed.
-    #[error(transparent)]
-    Sink(E),
-}
-
-impl<E: Classified + 'static> Classified for UnpackError<E> {
-    fn class(&self) -> Class {
-        match self {
-            Self::Package(error) => error.class(),
-            Self::Sink(error) => error.class(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Package(error) => error.hint(),
-            Self::Sink(error) => error.hint(),
-        }
-    }
 }

@@ -9,9 +9,15 @@
 use tar::Header;
 
 use super::{Error, Limits};
+use crate::base::shown::escape;
 
 /// Size of a tar block, in bytes.
 pub(super) const BLOCK_BYTES: usize = 512;
+/// Where a header says what it is (POSIX.1-2017 `pax`, "ustar Interchange Format"); what GNU tar writes there begins alike.
+const MAGIC_OFFSET: usize = 257;
+const MAGIC: &[u8] = b"ustar";
+/// Where a header has the size of the content (POSIX.1-2017 `pax`, "ustar Interchange Format").
+const SIZE_FIELD: std::ops::Range<usize> = 124..136;
 /// The longest name that an error message carries, in characters.
 const SHOWN_CHARACTERS_MAX: usize = 200;
 
@@ -20,12 +26,15 @@ const SHOWN_CHARACTERS_MAX: usize = 200;
 pub(super) enum EntryKind {
     File,
     Directory,
+    /// A symbolic link. Hardly ever allowed, but that is decided by whoever knows what the archive is.
+    Link,
 }
 
 /// What extension headers say about the entry that follows them.
 #[derive(Debug, Default)]
 pub(super) struct Extensions {
     path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
     size_bytes: Option<u64>,
     is_sparse: bool,
 }
@@ -35,6 +44,36 @@ impl Extensions {
     pub(super) fn set_long_name(&mut self, content: &[u8]) -> Result<(), Error> {
         let name = content.strip_suffix(b"\0").unwrap_or(content);
         self.set_path(name)
+    }
+
+    /// Returns what the headers said, for readers with rules of their own about what an entry may be.
+    pub(super) fn into_said(self) -> Said {
+        Said {
+            path: self.path,
+            size_bytes: self.size_bytes,
+            is_sparse: self.is_sparse,
+        }
+    }
+
+    /// Takes a GNU long link name: the name, ended by NUL.
+    pub(super) fn set_long_link(&mut self, content: &[u8]) -> Result<(), Error> {
+        let name = content.strip_suffix(b"\0").unwrap_or(content);
+        self.set_link(name)
+    }
+
+    fn set_link(&mut self, name: &[u8]) -> Result<(), Error> {
+        if self.link.is_some() {
+            return Err(Error::NameAmbiguous { entry: show(name) });
+        }
+        self.link = Some(name.to_owned());
+        Ok(())
+    }
+
+    /// Returns how much content follows `header`.
+    pub(super) fn size_of(&self, header: &Header) -> u64 {
+        self.size_bytes
+            .map_or_else(|| header.entry_size().ok(), Some)
+            .unwrap_or_default()
     }
 
     fn set_path(&mut self, name: &[u8]) -> Result<(), Error> {
@@ -51,6 +90,7 @@ impl Extensions {
             let (key, value) = record.ok_or(bad_records(offset_bytes))?;
             match key {
                 b"path" => self.set_path(value)?,
+                b"linkpath" => self.set_link(value)?,
                 b"size" => {
                     let size_bytes = std::str::from_utf8(value)
                         .ok()
@@ -64,6 +104,17 @@ impl Extensions {
         }
         Ok(())
     }
+}
+
+/// What the extension headers of one entry said together.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// The name, if it is not that of the header.
+    pub(super) path: Option<Vec<u8>>,
+    /// The size, if it is not that of the header.
+    pub(super) size_bytes: Option<u64>,
+    /// Whether the content is not what the file holds.
+    pub(super) is_sparse: bool,
 }
 
 /// Refuses a pax global header that would change every entry after it. Comments, as git writes them, are fine.
@@ -108,16 +159,29 @@ fn split_record(content: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((&record[..equals], &record[equals + 1..], &content[length..]))
 }
 
-/// Returns the header in `block`, if it is one.
+/// Returns whether all readers take a number for the same: octal digits, or binary of at most 64 bits and not negative. The
+/// library takes signs and leaves out what is above 64 bits.
+fn is_unambiguous(field: &[u8]) -> bool {
+    match field {
+        [0x80, high @ .., _, _, _, _, _, _, _, _] => high.iter().all(|byte| *byte == 0),
+        octal => octal
+            .iter()
+            .all(|byte| matches!(byte, b'0'..=b'7' | b' ' | 0)),
+    }
+}
+
+/// Returns whether the header is of the time before `ustar`: it has no magic, only a checksum.
+fn is_old(header: &Header) -> bool {
+    header.as_ustar().is_none() && header.as_gnu().is_none()
+}
+
+/// Returns the header in `block`, if it is one: with the magic of ustar or without any, but always with the right checksum.
 pub(super) fn decode(block: &[u8; BLOCK_BYTES], offset_bytes: u64) -> Result<&Header, Error> {
     let corrupt = |reason| Error::HeaderCorrupt {
         offset_bytes,
         reason,
     };
     let header = Header::from_byte_slice(block);
-    if header.as_ustar().is_none() && header.as_gnu().is_none() {
-        return Err(corrupt("no tar magic"));
-    }
     // Sum of all bytes, with those of the sum itself taken as spaces.
     let sum: u32 = block
         .iter()
@@ -128,12 +192,26 @@ pub(super) fn decode(block: &[u8; BLOCK_BYTES], offset_bytes: u64) -> Result<&He
         })
         .sum();
     if header.cksum().ok() != Some(sum) {
-        return Err(corrupt("a wrong checksum"));
+        return Err(corrupt(if is_old(header) {
+            "no tar magic"
+        } else {
+            "a wrong checksum"
+        }));
     }
-    if header.entry_size().is_err() {
+    if header.entry_size().is_err() || !is_unambiguous(&block[SIZE_FIELD]) {
         return Err(corrupt("a malformed size"));
     }
     Ok(header)
+}
+
+/// Returns whether an archive may begin with `head`, a block or less. One that is shorter or damaged is still taken for an
+/// archive if it has the magic, so that it is called damaged.
+pub(super) fn begins_tar(head: &[u8]) -> bool {
+    let has_magic = head
+        .get(MAGIC_OFFSET..)
+        .is_some_and(|rest| rest.starts_with(MAGIC));
+    let block = <&[u8; BLOCK_BYTES]>::try_from(head);
+    has_magic || block.is_ok_and(|block| decode(block, 0).is_ok())
 }
 
 /// An entry, decoded.
@@ -143,37 +221,49 @@ pub(super) struct Decoded {
     pub(super) path: String,
     pub(super) kind: EntryKind,
     pub(super) size_bytes: u64,
+    /// Where a link leads, as it says; empty for everything else.
+    pub(super) link: String,
 }
 
-/// Combines a header with what extension headers said, and refuses what is no plain file or directory.
+/// Combines a header with what extension headers said, and refuses what is no plain file, directory or symbolic link.
 pub(super) fn resolve(
     header: &Header,
     extensions: Extensions,
     limits: &Limits,
 ) -> Result<Decoded, Error> {
+    let size_bytes = extensions.size_of(header);
     let name = extensions
         .path
         .unwrap_or_else(|| header.path_bytes().into_owned());
-    let size_bytes = extensions
-        .size_bytes
-        .map_or_else(|| header.entry_size().ok(), Some)
-        .unwrap_or_default();
     let entry = show(&name);
+    // Before ustar a directory was a file whose name ends in a slash.
+    let is_old_directory = is_old(header) && name.ends_with(b"/") && size_bytes == 0;
     let kind = match header.entry_type().as_byte() {
         _ if extensions.is_sparse => return Err(Error::Sparse { entry }),
+        b'0' | b'\0' if is_old_directory => EntryKind::Directory,
         b'0' | b'\0' => EntryKind::File,
         b'5' if size_bytes == 0 => EntryKind::Directory,
         b'1' => return Err(Error::HardLink { entry }),
+        b'2' if size_bytes == 0 => EntryKind::Link,
         b'2' => return Err(Error::SymbolicLink { entry }),
         b'3' | b'4' => return Err(Error::Device { entry }),
         b'6' => return Err(Error::Fifo { entry }),
         b'S' => return Err(Error::Sparse { entry }),
         found => return Err(Error::EntryType { entry, found }),
     };
+    let link = match kind {
+        EntryKind::Link => extensions
+            .link
+            .or_else(|| Some(header.link_name_bytes()?.into_owned()))
+            .and_then(|target| String::from_utf8(target).ok())
+            .ok_or(Error::SymbolicLink { entry })?,
+        EntryKind::File | EntryKind::Directory => String::new(),
+    };
     Ok(Decoded {
         path: check_name(&name, kind, limits)?,
         kind,
         size_bytes,
+        link,
     })
 }
 
@@ -197,7 +287,7 @@ fn check_name(name: &[u8], kind: EntryKind, limits: &Limits) -> Result<String, E
     }
     let text = match kind {
         EntryKind::Directory => text.strip_suffix('/').unwrap_or(text),
-        EntryKind::File => text,
+        EntryKind::File | EntryKind::Link => text,
     };
     let mut path = String::with_capacity(text.len());
     for component in text.split('/') {
@@ -213,7 +303,7 @@ fn check_name(name: &[u8], kind: EntryKind, limits: &Limits) -> Result<String, E
             }
         }
     }
-    if path.is_empty() && kind == EntryKind::File {
+    if path.is_empty() && kind != EntryKind::Directory {
         return Err(Error::NameEmpty { entry });
     }
     Ok(path)
@@ -223,11 +313,7 @@ fn check_name(name: &[u8], kind: EntryKind, limits: &Limits) -> Result<String, E
 pub(super) fn show(name: &[u8]) -> String {
     // Four bytes are the most that one character takes.
     let bounded = &name[..name.len().min(4 * SHOWN_CHARACTERS_MAX)];
-    String::from_utf8_lossy(bounded)
-        .chars()
-        .take(SHOWN_CHARACTERS_MAX)
-        .flat_map(char::escape_debug)
-        .collect()
+    escape(&String::from_utf8_lossy(bounded), SHOWN_CHARACTERS_MAX)
 }
 
 #[cfg(test)]

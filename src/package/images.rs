@@ -2,7 +2,8 @@
 //!
 //! An OCI layout names its images in `index.json`: in full by containerd's annotation, or by the OCI one, which may hold
 //! a bare tag. A registry tree names them by path. What lacks a host or a repository is looked up in the package
-//! manifest, which names all images in full.
+//! manifest, which names all images in full. What has no name at all may be a part of an image or a referrer of one; the
+//! module `referrers` finds that out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -45,8 +46,10 @@ pub(super) struct Root {
 pub(super) enum RootName {
     /// Its name.
     Known(ImageReference),
-    /// None: a child of another image, or a fault of the package.
+    /// None: a child of another image, a referrer of one, or a fault of the package.
     Unknown,
+    /// None, and none needed: a revision of a registry tree, which keeps those that no tag points to any more.
+    Revision,
 }
 
 /// What a root points to.
@@ -136,6 +139,7 @@ pub(super) fn list_roots(
             Metadata::TagLink { repository, tag } => {
                 roots.push(read_link(file, repository, tag, &names)?);
             }
+            Metadata::RevisionLink { digest } => roots.push(read_revision(file, *digest)?),
             // An `index.json` without the mark of a layout is some other file.
             Metadata::LayoutMark
             | Metadata::LayoutIndex
@@ -184,7 +188,7 @@ fn check_layouts(files: &[MetadataFile]) -> Result<BTreeSet<&str>, Error> {
 fn read_index(file: &MetadataFile, names: &Names<'_>, roots: &mut Vec<Root>) -> Result<(), Error> {
     let entry = show(file.path.as_bytes());
     let index = OciManifest::parse(&file.content).and_then(|(index, _)| match index {
-        OciManifest::Index { entries } => Ok(entries),
+        OciManifest::Index { entries, .. } => Ok(entries),
         OciManifest::Image { .. } => Err(crate::base::oci::ParseManifestError::Shape),
     });
     let entries = index.map_err(|source| Error::IndexInvalid {
@@ -240,12 +244,9 @@ fn read_link(
     names: &Names<'_>,
 ) -> Result<Root, Error> {
     let entry = show(file.path.as_bytes());
-    let digest = std::str::from_utf8(&file.content)
-        .ok()
-        .and_then(|text| text.trim_end().parse::<Digest>().ok())
-        .ok_or_else(|| Error::TagLink {
-            entry: entry.clone(),
-        })?;
+    let digest = linked_digest(file).ok_or_else(|| Error::TagLink {
+        entry: entry.clone(),
+    })?;
     let known = names
         .paths
         .get(&(tag, repository.as_str().to_owned()))
@@ -261,9 +262,30 @@ fn read_link(
     })
 }
 
+fn read_revision(file: &MetadataFile, digest: Digest) -> Result<Root, Error> {
+    let entry = show(file.path.as_bytes());
+    if linked_digest(file) != Some(digest) {
+        return Err(Error::RevisionLink { entry });
+    }
+    Ok(Root {
+        entry,
+        name: RootName::Revision,
+        target: Target::Digest(digest),
+    })
+}
+
+/// Returns what a link of a registry tree points to.
+fn linked_digest(file: &MetadataFile) -> Option<Digest> {
+    let text = std::str::from_utf8(&file.content).ok()?;
+    text.trim_end().parse().ok()
+}
+
 /// Returns the images sorted by name, each once, and refuses names that stand for two images or pin another digest.
+///
+/// Names that differ only by their host stand for one place on a target, which replaces the host.
 pub(super) fn unify(images: Vec<Image>) -> Result<Vec<Image>, Error> {
     let mut by_name: BTreeMap<ImageReference, Image> = BTreeMap::new();
+    let mut by_place: HashMap<(Repository, Tag), Digest> = HashMap::new();
     for image in images {
         let found = image.descriptor.digest;
         if image
@@ -276,19 +298,18 @@ pub(super) fn unify(images: Vec<Image>) -> Result<Vec<Image>, Error> {
                 found,
             });
         }
-        match by_name.get(&image.reference) {
-            Some(known) if known.descriptor.digest != found => {
+        if let Some(tag) = image.reference.tag() {
+            let place = (image.reference.repository().clone(), tag.clone());
+            let first = *by_place.entry(place).or_insert(found);
+            if first != found {
                 return Err(Error::ConflictingImages {
                     image: Box::new(image.reference),
-                    first: known.descriptor.digest,
+                    first,
                     second: found,
                 });
             }
-            Some(_) => {}
-            None => {
-                by_name.insert(image.reference.clone(), image);
-            }
         }
+        by_name.entry(image.reference.clone()).or_insert(image);
     }
     Ok(by_name.into_values().collect())
 }

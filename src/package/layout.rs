@@ -8,10 +8,19 @@
 //! [folder/]blobs/sha256/<hex>
 //! [folder/]docker/registry/v2/blobs/sha256/<2 hex>/<hex>/data           registry tree
 //! [folder/]docker/registry/v2/repositories/<repository>/_manifests/tags/<tag>/current/link
-//! [folder/]manifest.json                                                docker-archive; known, not supported
+//! [folder/]docker/registry/v2/repositories/<repository>/_manifests/revisions/sha256/<hex>/link
+//! [folder/]manifest.json                                                docker-archive
+//! [folder/]<64 hex>.json, sha256:<64 hex>                               its configurations
+//! [folder/]<64 hex>.tar, .../layer.tar                                  its layers
+//! [folder/]<64 hex>.tar.gz                                              its layers, compressed
 //! [folder/]manifest.yaml                                                package manifest
 //! [folder/]moduleplugin.yaml, module-plugin.yaml, res/resources.yaml    Kubernetes resources
+//! [folder/]*.tgz, *.tar.gz, *.tar, *.tar.zst                            archives, looked into
 //! ```
+//!
+//! Which `.tar` or `.tar.gz` is a layer of a docker-archive and which an archive of its own must be known before the list of the
+//! docker-archive was read: the list comes last in what docker and podman write. So the name decides: a layer is called
+//! `layer.tar` or has a name of 64 hex characters, as all writers of docker-archives do; a package is not.
 //!
 //! # References
 //!
@@ -28,6 +37,12 @@ pub(super) enum Role {
     Blob(Digest),
     /// A small file to be looked at when all have been read.
     Metadata(Metadata),
+    /// Perhaps a configuration or layer of a docker-archive.
+    DockerFile,
+    /// Perhaps a compressed layer of a docker-archive.
+    DockerLayer,
+    /// Perhaps an archive, by its name.
+    Archive,
     /// Nothing of interest: counted and skipped.
     Other,
 }
@@ -41,6 +56,8 @@ pub(super) enum Metadata {
     LayoutIndex,
     /// Where a tag of a registry tree points.
     TagLink { repository: Repository, tag: Tag },
+    /// A manifest of a registry tree, with a tag or without.
+    RevisionLink { digest: Digest },
     /// List of images in a docker-archive.
     DockerArchive,
     /// Perhaps a package manifest.
@@ -48,6 +65,9 @@ pub(super) enum Metadata {
     /// Documents for Kubernetes.
     Resources,
 }
+
+/// How names of archives end.
+const ARCHIVE_ENDS: [&str; 4] = [".tgz", ".tar.gz", ".tar", ".tar.zst"];
 
 /// The folder below which distribution keeps everything.
 const REGISTRY_ROOT: [&str; 3] = ["docker", "registry", "v2"];
@@ -80,9 +100,27 @@ pub(super) fn classify(path: &str) -> Result<Role, Error> {
         [.., "moduleplugin.yaml" | "module-plugin.yaml"] | [.., "res", "resources.yaml"] => {
             Role::Metadata(Metadata::Resources)
         }
+        [.., name] if is_docker_file(name) => Role::DockerFile,
+        [.., name] if is_docker_layer(name) => Role::DockerLayer,
+        [.., name] if ARCHIVE_ENDS.iter().any(|end| name.ends_with(end)) => Role::Archive,
         _ => Role::Other,
     };
     Ok(role)
+}
+
+/// Returns whether a file is called like the layers and configurations of docker-archives.
+fn is_docker_file(name: &str) -> bool {
+    let hex = name
+        .strip_suffix(".tar")
+        .or_else(|| name.strip_suffix(".json"))
+        .or_else(|| name.strip_prefix("sha256:"));
+    name == "layer.tar" || hex.is_some_and(|hex| Digest::from_hex(hex).is_ok())
+}
+
+/// Returns whether a file is called like the compressed layers that `crane` and `kaniko` write.
+fn is_docker_layer(name: &str) -> bool {
+    let hex = name.strip_suffix(".tar.gz");
+    hex.is_some_and(|hex| Digest::from_hex(hex).is_ok())
 }
 
 fn classify_registry(path: &str, parts: &[&str]) -> Result<Role, Error> {
@@ -113,6 +151,20 @@ fn classify_registry(path: &str, parts: &[&str]) -> Result<Role, Error> {
             };
             Ok(Role::Metadata(Metadata::TagLink { repository, tag }))
         }
+        [
+            "repositories",
+            ..,
+            "_manifests",
+            "revisions",
+            "sha256",
+            hex,
+            "link",
+        ] => match Digest::from_hex(hex) {
+            Ok(digest) => Ok(Role::Metadata(Metadata::RevisionLink { digest })),
+            Err(_) => Err(Error::RevisionLink {
+                entry: show(path.as_bytes()),
+            }),
+        },
         _ => Ok(Role::Other),
     }
 }
@@ -154,13 +206,23 @@ mod tests {
                     format!(
                         "docker/registry/v2/repositories/a/_manifests/revisions/sha256/{hex}/link"
                     ),
-                    Role::Other,
+                    Role::Metadata(Metadata::RevisionLink { digest }),
                 ),
                 (
                     "index.json".to_owned(),
                     Role::Metadata(Metadata::LayoutIndex),
                 ),
                 ("setup.sh".to_owned(), Role::Other),
+                (format!("{hex}.tar"), Role::DockerFile),
+                (format!("{hex}.tar.gz"), Role::DockerLayer),
+                (format!("{hex}.tgz"), Role::Archive),
+                (format!("{hex}.json"), Role::DockerFile),
+                (format!("sha256:{hex}"), Role::DockerFile),
+                (format!("{hex}/layer.tar"), Role::DockerFile),
+                (format!("{hex}/json"), Role::Other),
+                ("redis-1.2.3.tgz".to_owned(), Role::Archive),
+                ("redis.ALL.v1.tar.zst".to_owned(), Role::Archive),
+                (format!("{}.tar", &hex[1..]), Role::Archive),
                 ("blobs/sha512/00".to_owned(), Role::Other),
             ] {
                 assert_eq!(
@@ -189,6 +251,10 @@ mod tests {
             (
                 "docker/registry/v2/repositories/A/_manifests/tags/v1/current/link".to_owned(),
                 "tag-link",
+            ),
+            (
+                "docker/registry/v2/repositories/a/_manifests/revisions/sha256/x/link".to_owned(),
+                "revision-link",
             ),
         ] {
             assert_eq!(classify(&path).unwrap_err().code(), code, "{path}");

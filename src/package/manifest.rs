@@ -15,26 +15,35 @@
 //!   platforms: [linux/amd64]            # ours, optional
 //!   relatedImages:
 //!   - registry.example/ops/redis-operator:v1.2.3
+//!   expects:                            # ours, optional: what a delta builds on
+//!   - digest: sha256:<64 hex>
+//!     size: 29123456
+//!   omitted:                            # ours, optional: what sparse indexes leave out
+//!   - sha256:<64 hex>
 //! ```
 //!
 //! Only `kind`, `spec.artifact`, `spec.relatedImages` and `spec.version` are known from violet; all but `kind` may be
 //! absent or null. Unknown fields are tolerated, and ours are ignored where their shape is not ours: other tools may write
-//! more, and mean something else. YAML anchors are not, because they turn a small
-//! file into a large one.
+//! more, and mean something else. Where `expects` and `omitted` have our shape, every digest and size in them must be
+//! right, because they decide what may be missing. YAML anchors are not tolerated, because they turn a small file into a
+//! large one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Error;
 use super::header::show;
-use crate::base::{ImageReference, PackageKind, PackageName, Platform};
+use crate::base::{Digest, ImageReference, PackageKind, PackageName, Platform};
 
 /// The catalog source of a package that names none.
 pub const DEFAULT_CATALOG_SOURCE: &str = "platform";
+/// The longest text that is shown to people, in bytes. They read a few words; chosen, not measured.
+const TEXT_BYTES_MAX: usize = 1024;
 /// What `kind` says.
 const KIND: &str = "PackageManifest";
 
@@ -57,6 +66,10 @@ pub struct Manifest {
     pub platforms: Vec<Platform>,
     /// All other images.
     pub related_images: Vec<ImageReference>,
+    /// Blobs that the images need and that a delta package leaves out, because whoever gets it has them.
+    pub expects: BTreeMap<Digest, u64>,
+    /// Manifests that indexes name and that were left out on purpose.
+    pub omitted: BTreeSet<Digest>,
 }
 
 impl Default for Manifest {
@@ -70,6 +83,8 @@ impl Default for Manifest {
             catalog_source: DEFAULT_CATALOG_SOURCE.to_owned(),
             platforms: Vec::new(),
             related_images: Vec::new(),
+            expects: BTreeMap::new(),
+            omitted: BTreeSet::new(),
         }
     }
 }
@@ -110,12 +125,21 @@ struct Spec {
     platforms: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     related_images: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expects: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    omitted: Option<Value>,
 }
 
-/// Returns a text that is there and not empty.
+/// Returns whether a text can be shown on a line of a terminal.
+fn is_showable(text: &str) -> bool {
+    text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control)
+}
+
+/// Returns a text that is there, not empty, and can be shown.
 fn text_of(value: Option<Value>) -> Option<String> {
     match value {
-        Some(Value::String(text)) if !text.is_empty() => Some(text),
+        Some(Value::String(text)) if !text.is_empty() && is_showable(&text) => Some(text),
         Some(_) | None => None,
     }
 }
@@ -125,6 +149,60 @@ fn platforms_of(value: Option<Value>) -> Vec<Platform> {
     value
         .and_then(|value| serde_json::from_value(value).ok())
         .unwrap_or_default()
+}
+
+/// Returns the blobs that a delta builds on, if the value is a list of `{digest, size}`.
+fn expects_of(value: Option<Value>) -> Result<BTreeMap<Digest, u64>, String> {
+    let mut expects = BTreeMap::new();
+    let items = list_of(value, |item| item.get("digest").is_some());
+    for item in items {
+        let digest = digest_of(&item["digest"])?;
+        let size = item.get("size").unwrap_or(&Value::Null);
+        let size_bytes = size.as_u64().ok_or_else(|| {
+            format!(
+                "expected the size in bytes of {digest}, found {}",
+                shown(size)
+            )
+        })?;
+        if expects.insert(digest, size_bytes).is_some() {
+            return Err(format!(
+                "expected each digest of `expects` once, found {digest} again"
+            ));
+        }
+    }
+    Ok(expects)
+}
+
+/// Returns the manifests that indexes name and that were left out, if the value is a list of texts.
+fn omitted_of(value: Option<Value>) -> Result<BTreeSet<Digest>, String> {
+    let items = list_of(value, Value::is_string);
+    items.iter().map(digest_of).collect()
+}
+
+/// Returns the items of a list all of which have our shape; of anything else none.
+fn list_of(value: Option<Value>, is_ours: impl Fn(&Value) -> bool) -> Vec<Value> {
+    match value {
+        Some(Value::Array(items)) if items.iter().all(is_ours) => items,
+        Some(_) | None => Vec::new(),
+    }
+}
+
+fn digest_of(value: &Value) -> Result<Digest, String> {
+    let digest = value.as_str().and_then(|text| text.parse().ok());
+    digest.ok_or_else(|| {
+        format!(
+            "expected `sha256:` and 64 lowercase hex characters, found {}",
+            shown(value)
+        )
+    })
+}
+
+/// Returns a value for a message.
+fn shown(value: &Value) -> String {
+    let text = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    format!("`{}`", show(text.as_bytes()))
 }
 
 impl Manifest {
@@ -139,6 +217,11 @@ impl Manifest {
             return Err(invalid(format!("expected kind `{KIND}`")));
         }
         let spec = document.spec.unwrap_or_default();
+        if !spec.version.as_deref().is_none_or(is_showable) {
+            return Err(invalid(format!(
+                "expected a version of at most {TEXT_BYTES_MAX} bytes without control characters"
+            )));
+        }
         let name = document.metadata.and_then(|metadata| metadata.name);
         Ok(Self {
             name: parse_text(name, &invalid)?,
@@ -155,6 +238,8 @@ impl Manifest {
                 .into_iter()
                 .filter_map(|text| parse_text(Some(text), &invalid).transpose())
                 .collect::<Result<_, _>>()?,
+            expects: expects_of(spec.expects).map_err(&invalid)?,
+            omitted: omitted_of(spec.omitted).map_err(&invalid)?,
         })
     }
 
@@ -169,6 +254,16 @@ impl Manifest {
         let platforms: Vec<Value> = self.platforms.iter().map(|it| text(it.as_str())).collect();
         let catalog_source = (self.catalog_source != DEFAULT_CATALOG_SOURCE)
             .then(|| text(self.catalog_source.as_str()));
+        let expects: Vec<Value> = self
+            .expects
+            .iter()
+            .map(|(digest, size_bytes)| json!({"digest": digest, "size": size_bytes}))
+            .collect();
+        let omitted: Vec<Value> = self
+            .omitted
+            .iter()
+            .map(|it| Value::String(it.to_string()))
+            .collect();
         let document = Document {
             kind: Some(KIND.to_owned()),
             metadata: self.name.as_ref().map(|name| Metadata {
@@ -182,6 +277,8 @@ impl Manifest {
                 catalog_source,
                 platforms: (!platforms.is_empty()).then_some(Value::Array(platforms)),
                 related_images: (!related_images.is_empty()).then_some(related_images),
+                expects: (!expects.is_empty()).then_some(Value::Array(expects)),
+                omitted: (!omitted.is_empty()).then_some(Value::Array(omitted)),
             }),
         };
         // References are long, and nobody reads them better over two lines.
@@ -243,7 +340,7 @@ pub(super) fn parse_resources(entry: &str, text: &[u8]) -> Result<Vec<Value>, Er
     Ok(documents)
 }
 
-fn parse_document<T: DeserializeOwned>(entry: &str, text: &[u8]) -> Result<T, Error> {
+pub(super) fn parse_document<T: DeserializeOwned>(entry: &str, text: &[u8]) -> Result<T, Error> {
     serde_saphyr::from_slice_with_options(text, options())
         .map_err(|error| yaml_error(entry, &error))
 }
@@ -297,6 +394,7 @@ mod tests {
                 "registry.example/ops/redis:7".parse().unwrap(),
                 "/3rdparty/exporter:v2".parse().unwrap(),
             ],
+            ..Manifest::default()
         }
     }
 
@@ -328,6 +426,73 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_missing_is_golden_and_round_trips() {
+        let manifest = Manifest {
+            expects: BTreeMap::from([(Digest::of(b"b"), 7), (Digest::of(b"a"), 8 << 30)]),
+            omitted: BTreeSet::from([Digest::of(b"c")]),
+            ..Manifest::default()
+        };
+        let text = manifest.encode();
+        insta::assert_snapshot!(text, @r"
+        kind: PackageManifest
+        spec:
+          expects:
+          - digest: sha256:3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d
+            size: 7
+          - digest: sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb
+            size: 8589934592
+          omitted:
+          - sha256:2e7d2c03a9507ae265ecf5b5356885a53393a2029d241394997265a1a25aefc6
+        ");
+        assert_eq!(parse(&text).unwrap(), manifest);
+    }
+
+    #[test]
+    fn what_may_be_missing_is_read_to_the_letter() {
+        let digest = Digest::of(b"a");
+        let expects = |items: &str| {
+            parse(&format!(
+                "kind: PackageManifest\nspec: {{expects: {items}}}"
+            ))
+            .map(|manifest| manifest.expects.len())
+        };
+        assert_eq!(
+            expects(&format!("[{{digest: '{digest}', size: 0}}]")).unwrap(),
+            1
+        );
+        for not_ours in [
+            "[]",
+            "{a: b}",
+            "[kubernetes]",
+            "'>= 4.0'",
+            "[{name: x, version: 1}]",
+        ] {
+            assert_eq!(expects(not_ours).unwrap(), 0, "input: {not_ours}");
+        }
+        for (wrong, reason) in [
+            (format!("[{{digest: '{digest}'}}]"), "found `null`"),
+            (format!("[{{digest: '{digest}', size: -1}}]"), "found `-1`"),
+            (
+                format!("[{{digest: '{digest}', size: 1.5}}]"),
+                "found `1.5`",
+            ),
+            (
+                format!("[{{digest: '{digest}', size: many}}]"),
+                "found `many`",
+            ),
+            ("[{digest: 5, size: 1}]".to_owned(), "found `5`"),
+            (
+                format!("[{{digest: '{digest}', size: 1}}, {{digest: '{digest}', size: 1}}]"),
+                "again",
+            ),
+        ] {
+            let error = expects(&wrong).unwrap_err();
+            assert_eq!(error.code(), "metadata-invalid", "input: {wrong}");
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+
+    #[test]
     fn violets_manifest_is_read_and_unknown_fields_are_tolerated() {
         let manifest = parse(
             "apiVersion: x/v1\nkind: PackageManifest\nmetadata: {labels: {a: b}}\nspec:\n  type: bundle\n  \
@@ -345,7 +510,7 @@ mod tests {
     fn what_others_write_in_our_fields_is_ignored_and_null_means_none() {
         let manifest = parse(
             "kind: PackageManifest\nmetadata:\nspec:\n  type: {a: b}\n  displayName: {en: x, zh: y}\n  \
-             platforms: linux/amd64,linux/arm64\n  catalogSource: [x]\n  relatedImages:\n  artifact: ''\n",
+             platforms: linux/amd64,linux/arm64\n  catalogSource: \"a\\nb\"\n  expects: v4\n  omitted: {a: b}\n  relatedImages:\n  artifact: ''\n",
         );
         assert_eq!(manifest.unwrap(), Manifest::default());
         assert_eq!(
@@ -362,8 +527,12 @@ mod tests {
             "kind: PackageManifest\nspec: {artifact: 'UPPER CASE'}",
             "kind: PackageManifest\nspec: {type: unheard-of}",
             "kind: PackageManifest\nmetadata: {name: ../x}",
+            "kind: PackageManifest\nspec: {version: \"v1\\e[2J\"}",
             "kind: PackageManifest\nspec: {relatedImages: [&a x, *a]}",
             "kind: PackageManifest\nkind: PackageManifest",
+            "kind: PackageManifest\nspec: {expects: [{digest: 'sha256:00', size: 1}]}",
+            "kind: PackageManifest\nspec: {expects: [{digest: 'sha512:00', size: 1}]}",
+            "kind: PackageManifest\nspec: {omitted: [latest]}",
             "{",
             "a: b: c",
         ] {
@@ -389,6 +558,19 @@ mod tests {
         fn parse_never_panics(text in "[a-z:\\[\\]{}&*!|> \n'\"-]{0,80}") {
             let _ = parse(&text);
             let _ = parse_resources("x", text.as_bytes());
+        }
+
+        #[test]
+        fn any_delta_round_trips(
+            expects in proptest::collection::btree_map(any::<[u8; 32]>(), any::<u64>(), 0..5),
+            omitted in proptest::collection::btree_set(any::<[u8; 32]>(), 0..5),
+        ) {
+            let manifest = Manifest {
+                expects: expects.into_iter().map(|(bytes, size)| (Digest::from_bytes(bytes), size)).collect(),
+                omitted: omitted.into_iter().map(Digest::from_bytes).collect(),
+                ..Manifest::default()
+            };
+            prop_assert_eq!(parse(&manifest.encode()).unwrap(), manifest);
         }
 
         #[test]

@@ -1,13 +1,20 @@
 //! The package format: what is in a `.tgz`, and how to write one.
 //!
-//! A package is a tar archive, usually gzip-compressed, that holds container images and says what they are for. Start
-//! from [`unpack`], which reads one in a single pass: blobs go to a [`Sink`] as they come, and what the package is comes
-//! back as [`Contents`]. [`Writer`] makes packages; [`Manifest`] is the document that describes one. The format, as it is
-//! written and as far as it is read, is in `docs/formats/package.md`.
+//! A package is a tar archive, usually compressed by gzip or zstd, that holds container images and says what they are for.
+//! Start from [`unpack`], which reads one in a single pass: blobs go to a [`Sink`] as they come, and what the package is
+//! comes back as [`Contents`], those of packages in files inside of it as [`Nested`]. [`Writer`] makes packages; [`Manifest`]
+//! is the document that describes one. [`Inventory`] and [`Request`] are the lists of blobs that deltas are made of. The
+//! formats, as they are written and as far as they are read, are in `docs/formats/`; how much a package may ask for is in
+//! [`Limits`].
 //!
 //! ```text
-//! file ─► inflate ─► read_ahead ─► archive + header ─► unpack ─┬─ blobs ────► Sink
-//!         (thread)                (names, types, limits)       └─ metadata ─► images ─► closure ─► Contents
+//! file ─► inflate ─► read_ahead ─► archive + header ─► receive ─┬─ blobs ─────────────────────────► Sink
+//!         (thread)                (names, types)          ▲     ├─ archives ─► inner_file ─► inflate ─┐
+//!                                                         │     │                                     │
+//!                                                         └─────┼──────────── archive ◄───────────────┘
+//!                                                               └─ metadata ─► unpack ─► images ─► closure ─► describe ─► Contents
+//!                                                                              ▲    ▲
+//!                                                                 docker_archive    chart_file   (make manifests)
 //! ```
 //!
 //! # Invariants
@@ -16,7 +23,9 @@
 //! - the whole input was read and every checksum in it was right,
 //! - the content of every blob has the digest that its name says,
 //! - every image is complete: each manifest, configuration and layer that it needs is in the sink, with the size that
-//!   its parent says, except foreign layers, which are fetched from elsewhere by definition,
+//!   its parent says, except foreign layers, which are fetched from elsewhere by definition, and except what the package
+//!   manifest says is missing: what a delta builds on was in the sink before, what was left out is named,
+//! - every layer of a docker-archive is the one that the configuration of its image names,
 //! - every image that the package manifest names is there, unless the package has no images at all (a light package),
 //! - the result does not depend on the order of the entries, nor on the name of the file.
 //!
@@ -24,32 +33,51 @@
 //!
 //! # Failure
 //!
-//! Every violation is its own variant of [`enum@Error`], with a stable [`code`](Error::code).
+//! What is wrong with a package inside of the file is wrong with the file. Every violation is its own variant of [`enum@Error`], with a stable [`code`](Error::code).
 
 mod archive;
+mod capture;
+mod chart_file;
+mod chart_metadata;
 mod closure;
+mod delta;
+mod describe;
+mod docker_archive;
 mod error;
+mod error_code;
 mod hashing;
 mod header;
+mod identity;
 mod images;
 mod inflate;
+mod inner_file;
+mod inventory;
+mod layer_content;
 mod layout;
 mod limits;
 mod manifest;
 mod members;
+pub mod parts;
 mod read_ahead;
+mod receive;
+mod referrers;
 mod sink;
 mod unpack;
+mod unpack_error;
 mod write;
+mod zstd_frames;
 
-pub use self::error::{Error, UnpackError};
+pub use self::describe::Error as DescribeError;
+pub use self::error::Error;
 pub use self::hashing::{HashingReader, InputDigest};
 pub use self::images::Image;
-pub use self::limits::{EXPANSION_CHECKED_FROM_BYTES, Limits};
+pub use self::inventory::{INVENTORY_BLOBS_MAX, Inventory, ParseInventoryError, Request};
+pub use self::limits::Limits;
 pub use self::manifest::{DEFAULT_CATALOG_SOURCE, Manifest};
 pub use self::read_ahead::{BUFFER_BYTES, BUFFERS, ReadAhead};
 pub use self::sink::{DiscardError, DiscardSink, Sink};
-pub use self::unpack::{Contents, unpack};
+pub use self::unpack::{Contents, Nested, Unpacked, unpack};
+pub use self::unpack_error::UnpackError;
 pub use self::write::{WriteOptions, Writer};
 
 #[cfg(test)]

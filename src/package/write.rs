@@ -22,12 +22,15 @@ use serde::Serialize;
 
 use super::images::unify;
 use super::members::{MAGIC_BYTES, Members, is_compressed};
-use super::{Error, Image, Manifest};
+use super::{Error, Image, Limits, Manifest};
 use crate::base::oci::{ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, MEDIA_TYPE_INDEX};
 use crate::base::{Digest, Hasher};
 
 /// The mark of an OCI layout (OCI image-spec v1.1.0, `image-layout.md`), byte for byte.
 const LAYOUT_MARK: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// Name of the package manifest.
+const MANIFEST: &str = "manifest.yaml";
 
 /// Choices of the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +87,9 @@ struct Entry<'a> {
 
 impl<W: Write> Writer<W> {
     /// Starts a package with its metadata. The order of `images` plays no part.
+    ///
+    /// What the manifest expects to be there already is no part of the package. Fails if the manifest is larger than what
+    /// the reader takes by default, which is about 40 000 expected blobs.
     pub fn create(
         output: W,
         manifest: &Manifest,
@@ -91,7 +97,10 @@ impl<W: Write> Writer<W> {
         options: WriteOptions,
     ) -> Result<Self, Error> {
         let images = unify(images.to_vec())?;
-        let mut awaited: Vec<Digest> = images.iter().map(|image| image.descriptor.digest).collect();
+        let roots = images.iter().map(|image| image.descriptor.digest);
+        let mut awaited: Vec<Digest> = roots
+            .filter(|root| !manifest.expects.contains_key(root))
+            .collect();
         awaited.sort_by(|one, other| other.cmp(one));
         awaited.dedup();
         let level = Compression::new(options.compression_level.min(9));
@@ -101,7 +110,16 @@ impl<W: Write> Writer<W> {
             awaited,
             last: None,
         };
-        writer.add_file("manifest.yaml", manifest.encode().as_bytes())?;
+        let text = manifest.encode();
+        let (size_bytes, limit_bytes) = (text.len() as u64, Limits::default().metadata_bytes_max);
+        if size_bytes > limit_bytes {
+            return Err(Error::MetadataTooLarge {
+                entry: MANIFEST.to_owned(),
+                size_bytes,
+                limit_bytes,
+            });
+        }
+        writer.add_file(MANIFEST, text.as_bytes())?;
         writer.add_file("oci-layout", LAYOUT_MARK)?;
         writer.add_file("index.json", &encode_index(&images))?;
         Ok(writer)

@@ -1,7 +1,7 @@
 //! Packages made in memory, well-formed and not, for the tests of this module.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write as _};
+use std::io::{Cursor, Read, Write as _};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -12,7 +12,9 @@ use crate::base::oci::{
     ANNOTATION_IMAGE_NAME, ANNOTATION_REF_NAME, Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX,
     MEDIA_TYPE_MANIFEST,
 };
-use crate::package::{Contents, DiscardError, DiscardSink, Limits, Sink, UnpackError, unpack};
+use crate::package::{
+    Contents, DiscardError, DiscardSink, Limits, Sink, UnpackError, Unpacked, unpack,
+};
 
 pub(super) const MEDIA_TYPE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
@@ -81,6 +83,10 @@ pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+pub(super) fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).unwrap()
+}
+
 pub(super) fn tgz_of(entries: &[Raw]) -> Vec<u8> {
     gzip(&tar_of(entries))
 }
@@ -93,6 +99,19 @@ pub(super) fn read_with(
     bytes: &[u8],
     limits: &Limits,
 ) -> Result<Contents, UnpackError<DiscardError>> {
+    let unpacked = read_all_with(bytes, limits)?;
+    Ok(unpacked.package.expect("the file is a package by itself"))
+}
+
+/// Reads a file with what is nested in it.
+pub(super) fn read_all(bytes: &[u8]) -> Result<Unpacked, UnpackError<DiscardError>> {
+    read_all_with(bytes, &Limits::default())
+}
+
+pub(super) fn read_all_with(
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<Unpacked, UnpackError<DiscardError>> {
     unpack(
         Cursor::new(bytes.to_vec()),
         limits,
@@ -106,7 +125,7 @@ pub(super) fn code_of(bytes: &[u8]) -> &'static str {
 }
 
 pub(super) fn code_with(bytes: &[u8], limits: &Limits) -> &'static str {
-    match read_with(bytes, limits) {
+    match read_all_with(bytes, limits) {
         Ok(_) => "none",
         Err(UnpackError::Package(error)) => error.code(),
         Err(UnpackError::Sink(_)) => "sink",
@@ -117,13 +136,23 @@ pub(super) fn code_with(bytes: &[u8], limits: &Limits) -> &'static str {
 #[derive(Debug, Default)]
 pub(super) struct MemorySink {
     pub(super) blobs: BTreeMap<Digest, Vec<u8>>,
+    /// What was there before.
+    pub(super) base: BTreeMap<Digest, Vec<u8>>,
     current: Vec<u8>,
+    is_expected: bool,
+}
+
+impl MemorySink {
+    fn content(&self, digest: &Digest) -> &[u8] {
+        self.blobs.get(digest).unwrap_or_else(|| &self.base[digest])
+    }
 }
 
 impl Sink for MemorySink {
     type Error = std::convert::Infallible;
 
-    fn begin(&mut self, _: Option<Digest>, _: u64) -> Result<(), Self::Error> {
+    fn begin(&mut self, expected: Option<Digest>, _: u64) -> Result<(), Self::Error> {
+        self.is_expected = expected.is_some();
         self.current.clear();
         Ok(())
     }
@@ -136,7 +165,10 @@ impl Sink for MemorySink {
     fn end(&mut self) -> Result<Digest, Self::Error> {
         let digest = Digest::of(&self.current);
         let replaced = self.blobs.insert(digest, std::mem::take(&mut self.current));
-        assert!(replaced.is_none(), "each digest is given at most once");
+        assert!(
+            replaced.is_none() || !self.is_expected,
+            "each expected digest is given at most once"
+        );
         Ok(digest)
     }
 
@@ -144,8 +176,16 @@ impl Sink for MemorySink {
         Ok(self.blobs.get(digest).map(|blob| blob.len() as u64))
     }
 
+    fn find_base(&self, digest: &Digest) -> Result<Option<u64>, Self::Error> {
+        Ok(self.base.get(digest).map(|blob| blob.len() as u64))
+    }
+
     fn read(&self, digest: &Digest, _: u64) -> Result<Vec<u8>, Self::Error> {
-        Ok(self.blobs[digest].clone())
+        Ok(self.content(digest).to_vec())
+    }
+
+    fn open(&self, digest: &Digest) -> Result<Option<Box<dyn Read + '_>>, Self::Error> {
+        Ok(Some(Box::new(self.content(digest))))
     }
 }
 

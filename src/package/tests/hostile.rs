@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::builder::{
     MANIFEST, MemorySink, Raw, code_of, code_with, encode, entry, file, gzip, operator_package,
-    read, read_with, tar_of, tgz_of,
+    read, read_with, tar_of, tgz_of, zstd,
 };
 use crate::base::{Chain, Class, Classified, Digest};
 use crate::package::{DiscardSink, HashingReader, Limits, UnpackError, unpack};
@@ -25,7 +25,6 @@ fn with(raw: &Raw) -> Vec<Vec<u8>> {
 
 #[test]
 fn hostile_entries_are_refused_each_with_its_code() {
-    let pax = |records: &[u8]| encode(&entry(b'x', b"pax", records));
     for (code, raw) in [
         ("name-absolute", file("/etc/passwd", "x")),
         ("name-parent", file("a/../../etc/passwd", "x")),
@@ -45,9 +44,16 @@ fn hostile_entries_are_refused_each_with_its_code() {
         ("name-duplicate", file("oci-layout", "again")),
         ("name-duplicate", file("./oci-layout", "again")),
         ("name-duplicate", entry(b'5', b"oci-layout", b"")),
+        ("name-conflict", file("oci-layout/x", "x")),
+        ("name-conflict", entry(b'5', b"oci-layout/x/y", b"")),
+        ("name-conflict", file("./blobs", "x")),
+        ("name-conflict", file("blobs/sha256", "x")),
         ("header-corrupt", entry(b'g', b"global", b"10 size=1\n")),
         ("header-corrupt", entry(b'x', b"pax", b"99 path=x\n")),
-        ("header-corrupt", entry(b'x', b"pax", &b"x".repeat(70_000))),
+        (
+            "extension-too-large",
+            entry(b'x', b"pax", &b"x".repeat(70_000)),
+        ),
         ("blob-name", file("x/blobs/sha256/README", "x")),
         (
             "digest-mismatch",
@@ -71,10 +77,15 @@ fn hostile_entries_are_refused_each_with_its_code() {
         ),
     ] {
         for bytes in with(&raw) {
-            assert_eq!(code_of(&bytes), code, "entry: {raw:?}");
+            let name = String::from_utf8_lossy(&raw.name);
+            assert_eq!(code_of(&bytes), code, "entry: {name}");
         }
     }
-    // Extension headers that contradict each other, and one that nothing follows.
+}
+
+#[test]
+fn extension_headers_that_contradict_or_overflow_are_refused_each_with_its_code() {
+    let pax = |records: &[u8]| encode(&entry(b'x', b"pax", records));
     let (_, files) = operator_package();
     let named = pax(b"14 path=other\n");
     let body = tar_of(&files);
@@ -83,6 +94,18 @@ fn hostile_entries_are_refused_each_with_its_code() {
         ("name-ambiguous", [named.clone(), long].concat()),
         ("name-ambiguous", [named.clone(), named.clone()].concat()),
         ("sparse-file", pax(b"22 GNU.sparse.major=1\n")),
+        (
+            "header-corrupt",
+            [
+                named.clone(),
+                encode(&entry(b'g', b"global", b"23 comment=from a tool\n")),
+            ]
+            .concat(),
+        ),
+        (
+            "too-many-extensions",
+            pax(b"30 mtime=1700000000.123456789\n").repeat(9),
+        ),
     ] {
         assert_eq!(code_of(&gzip(&[prefix, body.clone()].concat())), code);
     }
@@ -129,7 +152,11 @@ fn damaged_containers_are_refused_each_with_its_code() {
     let mut bad_header = tar.clone();
     // The second entry: the manifest before it fills one block.
     bad_header[1024] ^= 0x40;
+    let mut bad_start = tar.clone();
+    bad_start[3] ^= 0x40;
     let cases: Vec<Case> = vec![
+        ("header-corrupt", bad_start.clone()),
+        ("header-corrupt", gzip(&bad_start)),
         ("not-an-archive", Vec::new()),
         ("not-an-archive", b"PK\x03\x04".repeat(200)),
         ("truncated", gzip(b"hello")),
@@ -238,17 +265,94 @@ fn limits_are_kept_each_with_its_code() {
                 ..limits
             },
         ),
+        (
+            "too-many-images",
+            Limits {
+                images_max: 1,
+                ..limits
+            },
+        ),
     ] {
         assert_eq!(code_with(&bytes, &limits), code);
     }
-    read_with(
-        &bytes,
-        &Limits {
-            nesting_max: 1,
-            ..limits
-        },
-    )
-    .unwrap();
+}
+
+#[test]
+fn kubernetes_documents_are_counted() {
+    let documents = "---\nkind: A\n---\nkind: B\n---\nkind: C\n";
+    let bytes = tgz_of(&[
+        file(
+            "manifest.yaml",
+            "kind: PackageManifest\nspec: {type: plugin}\n",
+        ),
+        file("res/resources.yaml", documents),
+    ]);
+    let limits = |resources_max| Limits {
+        resources_max,
+        ..Limits::default()
+    };
+    assert_eq!(code_with(&bytes, &limits(3)), "none");
+    assert_eq!(code_with(&bytes, &limits(2)), "too-many-resources");
+}
+
+#[test]
+fn an_index_of_manifests_is_one_level() {
+    let limits = Limits {
+        nesting_max: 1,
+        ..Limits::default()
+    };
+    read_with(&tgz_of(&operator_package().1), &limits).unwrap();
+}
+
+#[test]
+fn the_hint_of_a_limit_names_its_key() {
+    let (_, files) = operator_package();
+    let limits = Limits {
+        entries_max: 5,
+        ..Limits::default()
+    };
+    let error = read_with(&tgz_of(&files), &limits).unwrap_err();
+    assert_eq!(
+        error.hint().as_deref(),
+        Some("raise `limits.entries_max` in the configuration if the package can be trusted")
+    );
+}
+
+#[test]
+fn resources_that_grow_when_they_are_read_are_bounded_all_together() {
+    let limits = Limits {
+        metadata_total_bytes_max: 100_000,
+        ..Limits::default()
+    };
+    let zeros = |count: usize| format!("kind: ModulePlugin\nx: [{}0]\n", "0,".repeat(count));
+    let of = |files: &[Raw]| code_with(&tgz_of(files), &limits);
+    let light = file(
+        "manifest.yaml",
+        "kind: PackageManifest\nspec: {type: chart}\n",
+    );
+    let fine = file("moduleplugin.yaml", zeros(1000));
+    assert_eq!(of(&[light.clone(), fine.clone()]), "none");
+    let more = file("res/resources.yaml", zeros(1001));
+    assert_eq!(of(&[light, fine, more]), "metadata-total-too-large");
+}
+
+#[test]
+fn sizes_that_readers_take_for_different_numbers_are_refused() {
+    let (_, files) = operator_package();
+    let body = tar_of(&files);
+    for size in [
+        *b"\x80\0\0\x01\0\0\0\0\0\0\0\0",
+        *b"+0000000000\0",
+        [0xff; 12],
+    ] {
+        let mut block = tar::Header::new_ustar();
+        block.as_mut_bytes()[0] = b'x';
+        block.as_mut_bytes()[124..136].copy_from_slice(&size);
+        block.set_cksum();
+        let first = encode(&file("first", ""));
+        let bytes = [&first[..], block.as_bytes(), &body].concat();
+        assert_eq!(code_of(&gzip(&bytes)), "header-corrupt", "size: {size:?}");
+    }
 }
 
 #[test]
@@ -363,5 +467,59 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
         prop_assert!(read(&bytes).is_err());
         prop_assert!(read(&gzip(&bytes)).is_err());
+    }
+}
+
+#[test]
+fn folders_cost_memory_whether_they_are_entries_or_not() {
+    let deep = |number: u32| file(&format!("{number}/{}x", "a/".repeat(40)), "");
+    let files: Vec<Raw> = (0..20).map(deep).collect();
+    let limits = |metadata_total_bytes_max| Limits {
+        metadata_total_bytes_max,
+        ..Limits::default()
+    };
+    // Twenty names of 84 bytes at most, each with 41 folders, at 64 bytes apiece.
+    let bytes = tgz_of(&files);
+    assert_eq!(code_with(&bytes, &limits(20 * (84 + 42 * 64))), "empty");
+    assert_eq!(
+        code_with(&bytes, &limits(20 * 41 * 64)),
+        "metadata-total-too-large"
+    );
+}
+
+#[test]
+fn members_and_frames_that_hold_nothing_are_refused_early() {
+    let (_, files) = operator_package();
+    let whole = tgz_of(&files);
+    let empty = gzip(b"");
+    let skipped = b"\x50\x2a\x4d\x18\0\0\0\0";
+    let many = |member: &[u8]| member.repeat(100_000);
+    // Some are written by tools: at the end of a file, or one for each piece.
+    for few in [1, 1000] {
+        let bytes = [whole.clone(), empty.repeat(few)].concat();
+        assert_eq!(code_of(&bytes), "none");
+    }
+    let tar = zstd(&tar_of(&files));
+    for bytes in [
+        [whole.clone(), many(&empty)].concat(),
+        [many(&empty), whole.clone()].concat(),
+        [tar.clone(), many(skipped)].concat(),
+        [many(&zstd(b"")), tar.clone()].concat(),
+        // One byte in each of them is no better.
+        tar_of(&files)
+            .iter()
+            .flat_map(|byte| gzip(&[*byte]))
+            .collect(),
+        // Compressed themselves.
+        tgz_of(&[file("x.tgz", [many(&empty), whole].concat())]),
+    ] {
+        let is_early = bytes.len() > 1 << 20;
+        let (input, digest) = HashingReader::new(Cursor::new(bytes));
+        let error = unpack(input, &Limits::default(), &mut DiscardSink::default()).unwrap_err();
+        let UnpackError::Package(error) = error else {
+            panic!("expected a fault of the package");
+        };
+        assert_eq!(error.code(), "expansion-ratio");
+        assert!(!is_early || digest.get().is_none(), "not read to its end");
     }
 }

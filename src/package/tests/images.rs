@@ -107,7 +107,8 @@ fn several_layouts_share_one_pool_of_blobs() {
     files.extend(builder.layout("two/", &[(Some("2"), &two)]));
     let mut sink = MemorySink::default();
     let bytes = tgz_of(&files);
-    let contents = unpack(Cursor::new(bytes), &Limits::default(), &mut sink).unwrap();
+    let unpacked = unpack(Cursor::new(bytes), &Limits::default(), &mut sink).unwrap();
+    let contents = unpacked.package.unwrap();
     assert_eq!(names(&contents), ["one:1", "two:2"]);
     assert_eq!(sink.blobs, builder.blobs, "each blob once");
 }
@@ -293,14 +294,35 @@ fn the_deepest_path_counts_even_where_manifests_are_shared() {
 }
 
 #[test]
-fn foreign_layers_need_not_be_there() {
-    let code = code_of_image(|b| {
-        let config = b.blob(MEDIA_TYPE_CONFIG, "{}");
-        let manifest = json!({"schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "config": config,
-            "layers": [{"mediaType": "f", "digest": Digest::of(b"f"), "size": 1, "urls": ["http://127.0.0.1"]}]});
-        b.json(MEDIA_TYPE_MANIFEST, &manifest)
-    });
-    assert_eq!(code, "none");
+fn names_that_differ_by_their_host_cannot_stand_for_two_images() {
+    let mut builder = Builder::default();
+    let (one, two) = (builder.image("one", "amd64"), builder.image("two", "amd64"));
+    let of = |builder: &Builder, second: &Descriptor| {
+        let images = [
+            (Some("a.example/x/y:1"), &one),
+            (Some("b.example/x/y:1"), second),
+        ];
+        code_of(&tgz_of(&builder.layout("", &images)))
+    };
+    assert_eq!(of(&builder, &two), "conflicting-images");
+    assert_eq!(of(&builder, &one), "none");
+}
+
+#[test]
+fn foreign_layers_need_not_be_there_and_other_layers_must_wherever_else_they_are() {
+    let code = |media_type: &str| {
+        code_of_image(|b| {
+            let config = b.blob(MEDIA_TYPE_CONFIG, "{}");
+            let layer = json!({"mediaType": media_type, "digest": Digest::of(b"f"), "size": 1,
+                "urls": ["http://127.0.0.1"]});
+            let manifest = json!({"schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "config": config,
+                "layers": [layer]});
+            b.json(MEDIA_TYPE_MANIFEST, &manifest)
+        })
+    };
+    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    assert_eq!(code(foreign), "none");
+    assert_eq!(code(MEDIA_TYPE_LAYER), "missing-blob");
 }
 
 #[test]

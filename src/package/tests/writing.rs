@@ -131,3 +131,32 @@ fn the_writer_refuses_wrong_content_and_wrong_order() {
         "blob-not-written"
     );
 }
+
+#[test]
+fn a_delta_need_not_hold_the_manifest_of_an_image_that_it_expects_to_be_there() {
+    let mut builder = Builder::default();
+    let image = builder.image("x", "amd64");
+    let images = [Image {
+        reference: "a/b:1".parse().unwrap(),
+        descriptor: image.clone(),
+    }];
+    let finish = |manifest: &Manifest| {
+        let writer = Writer::create(Vec::new(), manifest, &images, WriteOptions::default());
+        writer.unwrap().finish()
+    };
+    let mut manifest = Manifest::default();
+    assert_eq!(finish(&manifest).unwrap_err().code(), "blob-not-written");
+    manifest.expects.insert(image.digest, image.size_bytes);
+    finish(&manifest).unwrap();
+}
+
+#[test]
+fn a_manifest_that_no_reader_takes_is_not_written() {
+    let blob = |number: u64| (Digest::of(&number.to_le_bytes()), number);
+    let manifest = Manifest {
+        expects: (0..50_000).map(blob).collect(),
+        ..Manifest::default()
+    };
+    let error = Writer::create(Vec::new(), &manifest, &[], WriteOptions::default()).unwrap_err();
+    assert_eq!(error.code(), "metadata-too-large");
+}

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::Fingerprint;
-use crate::base::{Class, Classified, Digest};
+use super::verdict::format_time;
+use super::{Checksum, Fingerprint, Signer};
+use crate::base::{Class, Classified, Timestamp};
+use crate::package::parts;
 
 /// Why a file is not trusted, or why that could not be found out.
 #[derive(Debug, Error)]
@@ -34,6 +36,9 @@ pub enum Error {
         /// The package.
         path: PathBuf,
     },
+    /// The package is in parts, and the table or a part is not what it should be.
+    #[error(transparent)]
+    Parts(#[from] parts::Error),
     /// The policy needs a signature and there is none.
     #[error("expected a signature beside `{}`, found none", path.display())]
     NoSignature {
@@ -70,21 +75,56 @@ pub enum Error {
         /// Fingerprint or key ID, as the signature says.
         signer: String,
     },
-    /// The signer's key has expired, now or when it signed.
-    #[error("expected a valid key in `{}`, found the expired {signer}", sidecar.display())]
-    ExpiredKey {
+    /// The signature is by a certificate of the keyring that may not sign here.
+    #[error("expected an allowed signer in `{}`, found {signer}", sidecar.display())]
+    SignerNotAllowed {
         /// The sidecar.
         sidecar: PathBuf,
         /// Fingerprint of the certificate.
         signer: String,
     },
-    /// The signer's key was revoked.
-    #[error("expected a valid key in `{}`, found the revoked {signer}", sidecar.display())]
+    /// Good signatures, by fewer signers than required.
+    #[error(
+        "expected signatures by {expected} different signers, found {}",
+        list_signers(found, faults)
+    )]
+    TooFewSigners {
+        /// How many are required.
+        expected: u32,
+        /// Who has signed.
+        found: Vec<Signer>,
+        /// What is wrong with further signatures.
+        faults: Vec<Self>,
+    },
+    /// The signer's key had expired when it had to be valid.
+    #[error(
+        "expected a key that is valid at {} in `{}`, found {signer}, which expired at {}",
+        format_time(*needed_at), sidecar.display(), format_time(*expired_at),
+    )]
+    ExpiredKey {
+        /// The sidecar.
+        sidecar: PathBuf,
+        /// Fingerprint of the certificate.
+        signer: String,
+        /// When it had to be valid: when it signed, or now.
+        needed_at: Timestamp,
+        /// When it expired.
+        expired_at: Timestamp,
+    },
+    /// The signer's key was revoked: because it was compromised, or before it had to be valid.
+    #[error(
+        "expected a valid key in `{}`, found {signer}, which was revoked at {} ({reason})",
+        sidecar.display(), format_time(*revoked_at),
+    )]
     RevokedKey {
         /// The sidecar.
         sidecar: PathBuf,
         /// Fingerprint of the certificate.
         signer: String,
+        /// When it was revoked.
+        revoked_at: Timestamp,
+        /// The reason that its owner gave.
+        reason: String,
     },
     /// The signer's key cannot make signatures that count, for another reason.
     #[error("expected a valid key in `{}`, found {signer} ({reason})", sidecar.display())]
@@ -106,15 +146,41 @@ pub enum Error {
         /// The library's reason.
         reason: String,
     },
-    /// The signature says of itself that it has expired, or it is from the future.
-    #[error("expected a signature that is valid now in `{}`, found one by {signer} ({reason})", sidecar.display())]
+    /// The signature says of itself that it has expired.
+    #[error(
+        "expected a signature that is valid now in `{}`, found one by {signer} that ended at {}",
+        sidecar.display(), format_time(*ended_at),
+    )]
     SignatureNotAlive {
         /// The sidecar.
         sidecar: PathBuf,
         /// Fingerprint of the certificate.
         signer: String,
-        /// The library's reason.
-        reason: String,
+        /// When it ended.
+        ended_at: Timestamp,
+    },
+    /// The signature says that it was made later than now.
+    #[error(
+        "expected a signature made before now, {}, in `{}`, found one by {signer} made at {}",
+        format_time(*now), sidecar.display(), format_time(*made_at),
+    )]
+    SignatureFromFuture {
+        /// The sidecar.
+        sidecar: PathBuf,
+        /// Fingerprint of the certificate.
+        signer: String,
+        /// When it says that it was made.
+        made_at: Timestamp,
+        /// What the clock of this machine says.
+        now: Timestamp,
+    },
+    /// More signatures in one sidecar than allowed.
+    #[error("expected at most {limit} signatures in `{}`", sidecar.display())]
+    TooManySignatures {
+        /// The sidecar.
+        sidecar: PathBuf,
+        /// The limit.
+        limit: u64,
     },
     /// Not a signature at all, or a damaged one.
     #[error("expected an OpenPGP signature in `{}` ({reason})", sidecar.display())]
@@ -130,12 +196,12 @@ pub enum Error {
         /// The sidecar.
         sidecar: PathBuf,
         /// What it promises.
-        expected: Digest,
+        expected: Checksum,
         /// What the file has.
-        found: Digest,
+        found: Checksum,
     },
     /// Not a checksum file.
-    #[error("expected a SHA-256 checksum on line {line} of `{}`", sidecar.display())]
+    #[error("expected a SHA-256 or SHA-512 checksum on line {line} of `{}`", sidecar.display())]
     MalformedChecksum {
         /// The sidecar.
         sidecar: PathBuf,
@@ -143,7 +209,7 @@ pub enum Error {
         line: usize,
     },
     /// A checksum by another algorithm.
-    #[error("expected a SHA-256 checksum in `{}`, found {found}", sidecar.display())]
+    #[error("expected a SHA-256 or SHA-512 checksum in `{}`, found {found}", sidecar.display())]
     UnsupportedChecksum {
         /// The sidecar.
         sidecar: PathBuf,
@@ -165,6 +231,14 @@ pub enum Error {
     ChecksumContradiction {
         /// The sidecar.
         sidecar: PathBuf,
+    },
+    /// More lines in one checksum file than allowed.
+    #[error("expected at most {limit} lines in `{}`", sidecar.display())]
+    TooManyChecksums {
+        /// The sidecar.
+        sidecar: PathBuf,
+        /// The limit.
+        limit: u64,
     },
     /// A file of certificates cannot be read.
     #[error("failed to read keyring `{}`", path.display())]
@@ -188,12 +262,37 @@ pub enum Error {
         /// The signer.
         fingerprint: Fingerprint,
     },
+    /// A file of certificates over its limit.
+    #[error("expected at most {limit_bytes} bytes of certificates in `{}`", path.display())]
+    KeyringTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// More certificates than allowed.
+    #[error("expected at most {limit} certificates in the keyring, found more in `{}`", path.display())]
+    TooManyCertificates {
+        /// The file with the first that is too much.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+    },
+    /// More signers are required than may sign.
+    #[error("expected at least {expected} allowed signers in the keyring, found {found}")]
+    TooFewCertificates {
+        /// How many signers must have signed.
+        expected: u32,
+        /// How many certificates may.
+        found: usize,
+    },
 }
 
 impl Error {
     /// Returns the stable code of this error.
     pub const fn code(&self) -> &'static str {
         match self {
+            Self::Parts(error) => error.code(),
             Self::Unreadable { .. } => "file-unreadable",
             Self::NotAFile { .. } => "not-a-file",
             Self::Changed { .. } => "file-changed",
@@ -202,20 +301,28 @@ impl Error {
             Self::SidecarTooLarge { .. } => "sidecar-too-large",
             Self::BadSignature { .. } => "bad-signature",
             Self::UnknownSigner { .. } => "unknown-signer",
+            Self::SignerNotAllowed { .. } => "signer-not-allowed",
+            Self::TooFewSigners { .. } => "too-few-signers",
             Self::ExpiredKey { .. } => "expired-key",
             Self::RevokedKey { .. } => "revoked-key",
             Self::InvalidKey { .. } => "invalid-key",
             Self::WeakSignature { .. } => "weak-signature",
             Self::SignatureNotAlive { .. } => "signature-not-alive",
+            Self::SignatureFromFuture { .. } => "signature-from-future",
+            Self::TooManySignatures { .. } => "too-many-signatures",
             Self::MalformedSignature { .. } => "malformed-signature",
             Self::ChecksumMismatch { .. } => "checksum-mismatch",
             Self::MalformedChecksum { .. } => "malformed-checksum",
             Self::UnsupportedChecksum { .. } => "unsupported-checksum",
             Self::ChecksumOfOtherFile { .. } => "checksum-of-other-file",
             Self::ChecksumContradiction { .. } => "checksum-contradiction",
+            Self::TooManyChecksums { .. } => "too-many-checksums",
             Self::KeyringRead { .. } => "keyring-unreadable",
             Self::KeyringInvalid { .. } => "keyring-invalid",
             Self::SignerAbsent { .. } => "signer-absent",
+            Self::KeyringTooLarge { .. } => "keyring-too-large",
+            Self::TooManyCertificates { .. } => "too-many-certificates",
+            Self::TooFewCertificates { .. } => "too-few-certificates",
         }
     }
 }
@@ -225,26 +332,35 @@ impl Classified for Error {
         match self {
             Self::Unreadable { source, .. } => class_of(source),
             Self::Changed { .. } => Class::Transient,
+            Self::Parts(error) => error.class(),
             Self::NotAFile { .. }
             | Self::NoSignature { .. }
             | Self::NoChecksum { .. }
             | Self::SidecarTooLarge { .. }
             | Self::BadSignature { .. }
             | Self::UnknownSigner { .. }
+            | Self::SignerNotAllowed { .. }
+            | Self::TooFewSigners { .. }
             | Self::ExpiredKey { .. }
             | Self::RevokedKey { .. }
             | Self::InvalidKey { .. }
             | Self::WeakSignature { .. }
             | Self::SignatureNotAlive { .. }
+            | Self::SignatureFromFuture { .. }
+            | Self::TooManySignatures { .. }
             | Self::MalformedSignature { .. }
             | Self::ChecksumMismatch { .. }
             | Self::MalformedChecksum { .. }
             | Self::UnsupportedChecksum { .. }
             | Self::ChecksumOfOtherFile { .. }
-            | Self::ChecksumContradiction { .. } => Class::Rejected,
-            Self::KeyringRead { .. } | Self::KeyringInvalid { .. } | Self::SignerAbsent { .. } => {
-                Class::Usage
-            }
+            | Self::ChecksumContradiction { .. }
+            | Self::TooManyChecksums { .. } => Class::Rejected,
+            Self::KeyringRead { .. }
+            | Self::KeyringInvalid { .. }
+            | Self::SignerAbsent { .. }
+            | Self::KeyringTooLarge { .. }
+            | Self::TooManyCertificates { .. }
+            | Self::TooFewCertificates { .. } => Class::Usage,
         }
     }
 
@@ -254,6 +370,7 @@ impl Classified for Error {
     )]
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Parts(error) => return error.hint(),
             Self::Changed { .. } => "drop packages by renaming them into place",
             Self::NoSignature { .. } => "put the signature beside the package as `<package>.sig`",
             Self::NoChecksum { .. } => {
@@ -262,15 +379,50 @@ impl Classified for Error {
             Self::UnknownSigner { .. } => {
                 "add the signer's certificate to the keyring and its fingerprint to the signers, if you trust it"
             }
+            Self::SignerNotAllowed { .. } => {
+                "add the fingerprint to the signers of this drop folder, if you trust it"
+            }
+            Self::TooFewSigners { .. } => {
+                "put the further signatures into the sidecar, or beside it as `.sig` and `.asc`"
+            }
             Self::ExpiredKey { .. } => {
                 "add the signer's extended certificate to the keyring, or ask for a new signature"
             }
-            Self::RevokedKey { .. } | Self::WeakSignature { .. } => "ask for a new signature",
+            Self::RevokedKey { .. } | Self::InvalidKey { .. } => {
+                "ask for a new signature by another key"
+            }
+            Self::WeakSignature { .. } => {
+                "ask for a new signature with SHA-256 or SHA-512 (`gpg --digest-algo SHA512`)"
+            }
             Self::BadSignature { .. } | Self::ChecksumMismatch { .. } => {
                 "copy the package and its sidecar again"
             }
+            Self::MalformedSignature { .. } => {
+                "make a detached signature with `gpg --detach-sign`, and copy it in binary"
+            }
             Self::UnsupportedChecksum { .. } => "make the checksum with `sha256sum`",
-            Self::SignatureNotAlive { .. } => "check the clock of this machine",
+            Self::MalformedChecksum { .. } => {
+                "write `<hex>  <name>` on each line, as `sha256sum` does"
+            }
+            Self::ChecksumOfOtherFile { .. } => {
+                "a checksum file names the package as it is called here"
+            }
+            Self::SignatureNotAlive { .. } => "ask for a new signature",
+            Self::SignatureFromFuture { .. } => {
+                "check the clock of this machine, and that of the signer"
+            }
+            Self::SidecarTooLarge { .. } => "raise sidecar_bytes_max of [verify], if it must be",
+            Self::TooManySignatures { .. } => {
+                "raise sidecar_signatures_max of [verify], if it must be"
+            }
+            Self::TooManyChecksums { .. } => "raise sidecar_lines_max of [verify], if it must be",
+            Self::KeyringTooLarge { .. } => "raise keyring_bytes_max of [verify], if it must be",
+            Self::TooManyCertificates { .. } => {
+                "raise keyring_certificates_max of [verify], if it must be"
+            }
+            Self::TooFewCertificates { .. } => {
+                "allow more signers, add their certificates, or lower signatures_min"
+            }
             Self::KeyringInvalid { .. } => "export the certificate with `gpg --export`",
             Self::SignerAbsent { .. } => {
                 "add the certificate to the keyring, or correct the signers"
@@ -290,4 +442,19 @@ fn class_of(error: &io::Error) -> Class {
     } else {
         Class::Transient
     }
+}
+
+/// Renders who has signed, and why others do not count.
+fn list_signers(found: &[Signer], faults: &[Error]) -> String {
+    let mut text = format!("{}", found.len());
+    for (index, signer) in found.iter().enumerate() {
+        text.push_str(if index == 0 { " (" } else { ", " });
+        text.push_str(&signer.fingerprint.to_string());
+    }
+    text.push(')');
+    for fault in faults {
+        text.push_str("; ");
+        text.push_str(&fault.to_string());
+    }
+    text
 }

@@ -10,12 +10,13 @@ use sequoia_openpgp::parse::Parse as _;
 use sequoia_openpgp::{Cert, KeyHandle};
 use thiserror::Error;
 
-use super::Error;
 use super::file::read_bounded;
+use super::{Error, Limits, Requirements};
+use crate::base::shown::one_line;
 
-/// The largest file of certificates, in bytes. A certificate has a few KiB, one with many third-party signatures a few
-/// hundred; chosen, not measured.
-const KEYRING_BYTES_MAX: u64 = 16 << 20;
+/// The longest reason of the OpenPGP library, and the longest text of a certificate, that a message carries, in characters.
+/// Chosen, not measured.
+pub(super) const TEXT_CHARACTERS_MAX: usize = 500;
 /// How an armored certificate begins (RFC 9580, section 6.2).
 const ARMOR_BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 
@@ -71,42 +72,59 @@ pub struct Keyring {
 impl Keyring {
     /// Reads certificates from files, or from all files of directories, binary or armored, several in each.
     ///
-    /// With `signers` only those certificates count that have one of the fingerprints, as a whole or on one of their
-    /// keys; without, all of them do. The same certificate in several files is merged, so that an extension or a
-    /// revocation can lie beside the original.
+    /// The same certificate in several files is merged, so that an extension or a revocation can lie beside the original.
     pub fn load(
         files: impl IntoIterator<Item = impl AsRef<Path>>,
-        signers: &[Fingerprint],
+        limits: &Limits,
     ) -> Result<Self, Error> {
         let mut by_fingerprint: BTreeMap<sequoia_openpgp::Fingerprint, Cert> = BTreeMap::new();
         for path in files {
             for path in list_files(path.as_ref())? {
-                for certificate in read_certificates(&path)? {
+                for certificate in read_certificates(&path, limits)? {
                     let merged = match by_fingerprint.remove(&certificate.fingerprint()) {
                         Some(known) => known.merge_public(certificate).map_err(|error| {
                             Error::KeyringInvalid {
                                 path: path.clone(),
-                                reason: one_line(&error),
+                                reason: reason_of(&error),
                             }
                         })?,
                         None => certificate,
                     };
                     by_fingerprint.insert(merged.fingerprint(), merged);
                 }
+                if by_fingerprint.len() as u64 > limits.keyring_certificates_max {
+                    return Err(Error::TooManyCertificates {
+                        path,
+                        limit: limits.keyring_certificates_max,
+                    });
+                }
             }
         }
+        Ok(Self {
+            certificates: by_fingerprint.into_values().collect(),
+        })
+    }
+
+    /// Makes sure that signatures can be what is required: the certificate of each allowed signer is here, and there are
+    /// as many of them as must sign.
+    pub fn check(&self, requirements: &Requirements) -> Result<(), Error> {
+        let signers = &requirements.signers;
         for signer in signers {
-            if !by_fingerprint.values().any(|cert| has_key(cert, signer)) {
+            if !self.certificates.iter().any(|cert| has_key(cert, signer)) {
                 return Err(Error::SignerAbsent {
                     fingerprint: signer.clone(),
                 });
             }
         }
-        let is_allowed =
-            |cert: &Cert| signers.is_empty() || signers.iter().any(|it| has_key(cert, it));
-        Ok(Self {
-            certificates: by_fingerprint.into_values().filter(is_allowed).collect(),
-        })
+        let may_sign =
+            |cert: &&Cert| signers.is_empty() || signers.iter().any(|it| has_key(cert, it));
+        let found = self.certificates.iter().filter(may_sign).count();
+        // One signer is not demanded: an empty keyring knows nobody, and says so for each package.
+        let expected = requirements.signatures_min;
+        if expected > 1 && (found as u64) < u64::from(expected) {
+            return Err(Error::TooFewCertificates { expected, found });
+        }
+        Ok(())
     }
 
     /// Returns the fingerprints of the certificates that count, sorted.
@@ -128,26 +146,29 @@ impl Keyring {
     }
 }
 
-fn has_key(certificate: &Cert, fingerprint: &Fingerprint) -> bool {
+pub(super) fn has_key(certificate: &Cert, fingerprint: &Fingerprint) -> bool {
     certificate
         .keys()
         .any(|key| key.key().fingerprint() == fingerprint.0)
 }
 
-/// Returns `path`, or the files in it, sorted, if it is a directory. Hidden files are left out.
-fn list_files(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |source| Error::KeyringRead {
+/// Returns `path`, or the files in it, sorted, if it is a directory. Hidden files and folders are left out.
+///
+/// A link that leads nowhere is an error: the file may be the one with a revocation.
+pub(super) fn list_files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |path: &Path, source| Error::KeyringRead {
         path: path.to_owned(),
         source,
     };
-    if !std::fs::metadata(path).map_err(failed)?.is_dir() {
+    let inspect = |path: &Path| std::fs::metadata(path).map_err(|source| failed(path, source));
+    if !inspect(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(path).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
+    for entry in std::fs::read_dir(path).map_err(|source| failed(path, source))? {
+        let entry = entry.map_err(|source| failed(path, source))?;
         let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !is_hidden && entry.path().is_file() {
+        if !is_hidden && !inspect(&entry.path())?.is_dir() {
             files.push(entry.path());
         }
     }
@@ -155,22 +176,25 @@ fn list_files(path: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<Cert>, Error> {
+fn read_certificates(path: &Path, limits: &Limits) -> Result<Vec<Cert>, Error> {
     let invalid = |reason: String| Error::KeyringInvalid {
         path: path.to_owned(),
         reason,
     };
-    let bytes = read_bounded(path, KEYRING_BYTES_MAX)
+    let bytes = read_bounded(path, limits.keyring_bytes_max)
         .map_err(|source| Error::KeyringRead {
             path: path.to_owned(),
             source,
         })?
-        .ok_or_else(|| invalid(format!("expected at most {KEYRING_BYTES_MAX} bytes")))?;
+        .ok_or_else(|| Error::KeyringTooLarge {
+            path: path.to_owned(),
+            limit_bytes: limits.keyring_bytes_max,
+        })?;
     let mut certificates = Vec::new();
-    for block in blocks(&bytes) {
-        let parser = CertParser::from_bytes(block).map_err(|error| invalid(one_line(&error)))?;
+    for block in blocks(&bytes, ARMOR_BEGIN) {
+        let parser = CertParser::from_bytes(block).map_err(|error| invalid(reason_of(&error)))?;
         for certificate in parser {
-            let certificate = certificate.map_err(|error| invalid(one_line(&error)))?;
+            let certificate = certificate.map_err(|error| invalid(reason_of(&error)))?;
             // Verifying needs no secrets; what is in memory by accident can leak by accident.
             certificates.push(certificate.strip_secret_key_material());
         }
@@ -181,15 +205,12 @@ fn read_certificates(path: &Path) -> Result<Vec<Cert>, Error> {
     Ok(certificates)
 }
 
-/// Splits a file at the beginnings of armored blocks; everything else is one block.
-fn blocks(bytes: &[u8]) -> Vec<&[u8]> {
+/// Splits a file at the beginnings of armored blocks, which begin with `begin`; everything else is one block.
+pub(super) fn blocks<'a>(bytes: &'a [u8], begin: &str) -> Vec<&'a [u8]> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return vec![bytes];
     };
-    let starts: Vec<usize> = text
-        .match_indices(ARMOR_BEGIN)
-        .map(|(start, _)| start)
-        .collect();
+    let starts: Vec<usize> = text.match_indices(begin).map(|(start, _)| start).collect();
     if starts.is_empty() {
         return vec![bytes];
     }
@@ -201,9 +222,9 @@ fn blocks(bytes: &[u8]) -> Vec<&[u8]> {
         .collect()
 }
 
-/// Renders an error of the OpenPGP library with its causes.
-pub(super) fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace('\n', " ")
+/// Renders an error of the OpenPGP library with its causes. It may quote what it has read.
+pub(super) fn reason_of(error: &anyhow::Error) -> String {
+    one_line(&format!("{error:#}"), TEXT_CHARACTERS_MAX)
 }
 
 #[cfg(test)]

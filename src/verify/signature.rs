@@ -1,151 +1,175 @@
 //! Detached OpenPGP signatures.
 //!
-//! A sidecar may hold several signatures, for example by the old and the new key while a key is rotated. One good one by
-//! a known signer suffices; one that does not fit the file is always an error.
+//! A sidecar holds one or several signatures, binary or armored: packets one after the other, or armored blocks one after
+//! the other. What a file is called says nothing about its form. All sidecars of one content are verified in one read.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use sequoia_openpgp::cert::amalgamation::ValidAmalgamation as _;
-use sequoia_openpgp::cert::amalgamation::key::ValidErasedKeyAmalgamation;
 use sequoia_openpgp::packet::Signature;
-use sequoia_openpgp::packet::key::PublicParts;
 use sequoia_openpgp::parse::Parse as _;
 use sequoia_openpgp::parse::stream::{
-    DetachedVerifierBuilder, GoodChecksum, MessageLayer, MessageStructure, VerificationError,
-    VerificationHelper,
+    DetachedVerifierBuilder, MessageLayer, MessageStructure, VerificationHelper,
 };
-use sequoia_openpgp::policy::{HashAlgoSecurity, Policy as _, StandardPolicy};
-use sequoia_openpgp::types::RevocationStatus;
+use sequoia_openpgp::serialize::Marshal as _;
 use sequoia_openpgp::{Cert, KeyHandle, Packet, PacketPile};
 
 use super::file::read_sidecar;
-use super::keyring::one_line;
-use super::{Error, Fingerprint, Keyring};
+use super::findings::Findings;
+use super::judge::{self, Judge, latest};
+use super::keyring::{blocks, reason_of};
+use super::{Error, Limits};
 use crate::base::Timestamp;
 
-/// A key that is named by a signature, at the time of that signature.
-type SigningKey<'a> = ValidErasedKeyAmalgamation<'a, PublicParts>;
+/// How an armored signature begins (RFC 9580, section 6.2).
+const ARMOR_BEGIN: &str = "-----BEGIN PGP SIGNATURE-----";
+/// How a text with its signature in one file begins (RFC 9580, section 7).
+const CLEARTEXT_BEGIN: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
 
-/// Signatures in one sidecar. Two are usual while keys are rotated; chosen, not measured.
-const SIGNATURES_MAX: usize = 16;
+/// The signatures of all sidecars of one content, each with the sidecar that holds it.
+#[derive(Debug, Default)]
+pub(super) struct Signatures(Vec<(Signature, PathBuf)>);
 
-/// A sidecar that holds signatures and nothing else.
-#[derive(Debug)]
-pub(super) struct SignatureFile {
-    path: PathBuf,
-    bytes: Vec<u8>,
-}
-
-/// A good signature.
-#[derive(Debug)]
-pub(super) struct Signed {
-    pub(super) fingerprint: Fingerprint,
-    pub(super) user_id: Option<String>,
-    pub(super) made_at: Timestamp,
-    pub(super) sidecar: PathBuf,
-}
-
-/// Reads a sidecar and makes sure that it is what its name says.
-pub(super) fn read(path: &Path) -> Result<SignatureFile, Error> {
-    let bytes = read_sidecar(path)?;
-    let malformed = |reason: String| Error::MalformedSignature {
-        sidecar: path.to_owned(),
-        reason,
-    };
-    let packets = PacketPile::from_bytes(&bytes).map_err(|error| malformed(one_line(&error)))?;
-    let count = packets.children().count();
-    if count == 0 || count > SIGNATURES_MAX {
-        return Err(malformed(format!(
-            "expected 1 to {SIGNATURES_MAX} signatures, found {count}"
-        )));
+impl Signatures {
+    /// Returns the sidecar that holds a signature.
+    pub(super) fn sidecar_of(&self, signature: &Signature) -> PathBuf {
+        // The library may add to the part of a signature that is not signed.
+        let known = self.0.iter().find(|(it, _)| it.normalized_eq(signature));
+        known
+            .or(self.0.first())
+            .map(|(_, path)| path.clone())
+            .unwrap_or_default()
     }
-    for packet in packets.children() {
-        if let Packet::Unknown(unknown) = packet {
-            return Err(malformed(one_line(unknown.error())));
+
+    /// Returns the moment at which the library shall think to be: now, or a little later where the signer's clock is ahead
+    /// of ours. With a moment given, the library tolerates no difference by itself.
+    fn reference(&self, now: Timestamp) -> SystemTime {
+        let made_at = self
+            .0
+            .iter()
+            .filter_map(|(it, _)| it.signature_creation_time());
+        let latest = SystemTime::from(latest(now));
+        made_at
+            .filter(|made_at| *made_at <= latest)
+            .fold(SystemTime::from(now), SystemTime::max)
+    }
+
+    /// Returns how many different keys have made them, as they say themselves.
+    pub(super) fn count_issuers(&self) -> usize {
+        let mut issuers: Vec<KeyHandle> = Vec::new();
+        for issuer in self.0.iter().filter_map(|(it, _)| it.get_issuers().pop()) {
+            if !issuers.iter().any(|known| known.aliases(&issuer)) {
+                issuers.push(issuer);
+            }
         }
-        if !matches!(packet, Packet::Signature(_)) {
-            return Err(malformed(format!(
-                "expected signatures, found {}",
-                packet.tag()
-            )));
+        issuers.len()
+    }
+}
+
+/// Reads sidecars and makes sure that they are what their names say.
+pub(super) fn read(paths: &[PathBuf], limits: &Limits) -> Result<Signatures, Error> {
+    let mut signatures = Signatures::default();
+    for path in paths {
+        for signature in read_one(path, limits)? {
+            signatures.0.push((signature, path.clone()));
         }
     }
-    Ok(SignatureFile {
-        path: path.to_owned(),
-        bytes,
-    })
+    Ok(signatures)
 }
 
-/// Reads `content` to its end, unless there is nothing to verify, and judges the signatures over it.
-pub(super) fn verify(
-    file: &SignatureFile,
-    content: &mut (impl Read + Send + Sync),
-    keyring: &Keyring,
-    now: Timestamp,
-) -> Result<Signed, Error> {
-    let policy = StandardPolicy::at(now);
-    let helper = Helper {
-        keyring,
-        judge: Judge {
-            policy: &policy,
-            now: now.into(),
-            sidecar: &file.path,
-        },
-        good: Vec::new(),
-        faults: Vec::new(),
-    };
-    let malformed = |error: anyhow::Error| Error::MalformedSignature {
-        sidecar: file.path.clone(),
-        reason: one_line(&error),
-    };
-    let mut verifier = DetachedVerifierBuilder::from_bytes(&file.bytes)
-        .and_then(|builder| builder.with_policy(&policy, SystemTime::from(now), helper))
-        .map_err(malformed)?;
-    verifier.verify_reader(content).map_err(malformed)?;
-    let helper = verifier.into_helper();
-    decide(helper.good, helper.faults).ok_or_else(|| Error::MalformedSignature {
-        sidecar: file.path.clone(),
-        reason: "expected a signature, found none".to_owned(),
-    })?
-}
-
-/// Picks the answer: one that does not fit, else a good one, else the most telling fault.
-fn decide(mut good: Vec<Signed>, mut faults: Vec<Error>) -> Option<Result<Signed, Error>> {
-    faults.sort_by_key(rank);
-    if faults.first().is_some_and(|fault| rank(fault) == 0) {
-        return faults.into_iter().next().map(Err);
+fn read_one(path: &Path, limits: &Limits) -> Result<Vec<Signature>, Error> {
+    let bytes = read_sidecar(path, limits)?;
+    if bytes.trim_ascii_start().starts_with(CLEARTEXT_BEGIN) {
+        return Err(malformed(
+            path,
+            "a detached signature is needed, not a text that is signed in itself",
+        ));
     }
-    if good.is_empty() {
-        return faults.into_iter().next().map(Err);
+    let mut signatures = Vec::new();
+    for block in blocks(&bytes, ARMOR_BEGIN) {
+        let packets =
+            PacketPile::from_bytes(block).map_err(|error| malformed(path, reason_of(&error)))?;
+        let before = signatures.len();
+        for packet in packets.into_children() {
+            signatures.push(expect_signature(packet).map_err(|reason| malformed(path, reason))?);
+        }
+        if signatures.len() == before {
+            return Err(malformed(path, "it is empty"));
+        }
+        if signatures.len() as u64 > limits.sidecar_signatures_max {
+            return Err(Error::TooManySignatures {
+                sidecar: path.to_owned(),
+                limit: limits.sidecar_signatures_max,
+            });
+        }
     }
-    Some(Ok(good.swap_remove(0)))
+    Ok(signatures)
 }
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the rest says something about a known signer and ranks between the two"
+    reason = "of the many kinds of packets only one belongs here"
 )]
-const fn rank(fault: &Error) -> u8 {
-    match fault {
-        Error::BadSignature { .. } => 0,
-        Error::UnknownSigner { .. } => 2,
-        _ => 1,
+fn expect_signature(packet: Packet) -> Result<Signature, String> {
+    match packet {
+        Packet::Signature(signature) => Ok(signature),
+        Packet::Unknown(unknown) => Err(reason_of(unknown.error())),
+        other => Err(format!("expected signatures, found {}", other.tag())),
+    }
+}
+
+/// Reads `content` to its end, unless there is nothing to verify, and judges the signatures over it.
+///
+/// `list` is the checksum file that the content is, if it is not the package itself.
+pub(super) fn verify(
+    signatures: &Signatures,
+    list: Option<&Path>,
+    content: impl Read + Send + Sync,
+    judge: &Judge<'_>,
+) -> Result<Findings, Error> {
+    let Some((_, first)) = signatures.0.first() else {
+        return Ok(Findings::default());
+    };
+    let failed = |error: anyhow::Error| malformed(first, reason_of(&error));
+    let mut bytes = Vec::new();
+    for (signature, _) in &signatures.0 {
+        let packet = Packet::from(signature.clone());
+        packet.serialize(&mut bytes).map_err(failed)?;
+    }
+    let helper = Helper {
+        signatures,
+        list,
+        judge,
+        found: Findings::default(),
+    };
+    let mut verifier = DetachedVerifierBuilder::from_bytes(&bytes)
+        .and_then(|builder| {
+            builder.with_policy(judge.policy(), signatures.reference(judge.now()), helper)
+        })
+        .map_err(failed)?;
+    verifier.verify_reader(content).map_err(failed)?;
+    Ok(verifier.into_helper().found)
+}
+
+fn malformed(path: &Path, reason: impl Into<String>) -> Error {
+    Error::MalformedSignature {
+        sidecar: path.to_owned(),
+        reason: reason.into(),
     }
 }
 
 /// Collects what the library finds.
 struct Helper<'a> {
-    keyring: &'a Keyring,
-    judge: Judge<'a>,
-    good: Vec<Signed>,
-    faults: Vec<Error>,
+    signatures: &'a Signatures,
+    list: Option<&'a Path>,
+    judge: &'a Judge<'a>,
+    found: Findings,
 }
 
 impl VerificationHelper for Helper<'_> {
     fn get_certs(&mut self, handles: &[KeyHandle]) -> sequoia_openpgp::Result<Vec<Cert>> {
-        Ok(self.keyring.find(handles))
+        Ok(self.judge.keyring().find(handles))
     }
 
     fn check(&mut self, structure: MessageStructure) -> sequoia_openpgp::Result<()> {
@@ -154,161 +178,16 @@ impl VerificationHelper for Helper<'_> {
                 continue;
             };
             for result in results {
-                match result {
-                    Ok(good) => match self.judge.accept(&good) {
-                        Ok(signed) => self.good.push(signed),
-                        Err(fault) => self.faults.push(fault),
-                    },
-                    Err(error) => self.faults.push(self.judge.explain(&error)),
-                }
+                let signature = match &result {
+                    Ok(good) => Some(good.sig),
+                    Err(error) => judge::signature_of(error),
+                };
+                let sidecar =
+                    signature.map_or_else(PathBuf::new, |it| self.signatures.sidecar_of(it));
+                self.found
+                    .push(self.judge.judge(result, &sidecar, self.list));
             }
         }
         Ok(())
     }
-}
-
-/// Turns findings of the library into answers.
-struct Judge<'a> {
-    policy: &'a StandardPolicy<'a>,
-    now: SystemTime,
-    sidecar: &'a Path,
-}
-
-impl Judge<'_> {
-    /// Accepts a signature that fits, if its signer is valid now as well.
-    fn accept(&self, good: &GoodChecksum<'_>) -> Result<Signed, Error> {
-        let certificate = good.ka.cert();
-        let signer = Fingerprint(certificate.fingerprint());
-        let invalid = |error: &anyhow::Error| Error::InvalidKey {
-            sidecar: self.sidecar.to_owned(),
-            signer: signer.to_string(),
-            reason: one_line(error),
-        };
-        let valid = certificate
-            .with_policy(self.policy, self.now)
-            .map_err(|error| invalid(&error))?;
-        let key = valid
-            .keys()
-            .find(|key| key.key().fingerprint() == good.ka.key().fingerprint());
-        let is_revoked = is_revoked(&valid.revocation_status())
-            || key
-                .as_ref()
-                .is_some_and(|key| is_revoked(&key.revocation_status()));
-        if is_revoked {
-            return Err(self.revoked(signer.to_string()));
-        }
-        let Some(key) = key else {
-            return Err(invalid(&anyhow::anyhow!(
-                "its signing key is not valid now"
-            )));
-        };
-        if valid.alive().is_err() || key.alive().is_err() {
-            return Err(self.expired(signer.to_string()));
-        }
-        Ok(Signed {
-            user_id: valid
-                .primary_userid()
-                .ok()
-                .map(|user_id| String::from_utf8_lossy(user_id.userid().value()).into_owned()),
-            fingerprint: signer,
-            made_at: good
-                .sig
-                .signature_creation_time()
-                .unwrap_or(self.now)
-                .into(),
-            sidecar: self.sidecar.to_owned(),
-        })
-    }
-
-    fn explain(&self, error: &VerificationError<'_>) -> Error {
-        let sidecar = self.sidecar.to_owned();
-        match error {
-            VerificationError::MissingKey { sig } => Error::UnknownSigner {
-                sidecar,
-                signer: sig
-                    .get_issuers()
-                    .first()
-                    .map_or_else(|| "unnamed".to_owned(), ToString::to_string),
-            },
-            VerificationError::UnboundKey { cert, error, .. } => Error::InvalidKey {
-                sidecar,
-                signer: cert.fingerprint().to_hex(),
-                reason: one_line(error),
-            },
-            VerificationError::BadKey { ka, error, .. } => self.explain_key(ka, error),
-            VerificationError::BadSignature { sig, ka, error } => {
-                self.explain_signature(sig, ka.cert().fingerprint().to_hex(), error)
-            }
-            VerificationError::MalformedSignature { error, .. } => Error::MalformedSignature {
-                sidecar,
-                reason: one_line(error),
-            },
-            VerificationError::UnknownSignature { sig } => Error::MalformedSignature {
-                sidecar,
-                reason: one_line(sig.error()),
-            },
-            // The library may learn to tell more; until then it is not a signature that we can accept.
-            other => Error::MalformedSignature {
-                sidecar,
-                reason: other.to_string(),
-            },
-        }
-    }
-
-    /// Says why a known key cannot have made this signature.
-    fn explain_key(&self, key: &SigningKey<'_>, error: &anyhow::Error) -> Error {
-        let signer = key.cert().fingerprint().to_hex();
-        if is_revoked(&key.valid_cert().revocation_status()) || is_revoked(&key.revocation_status())
-        {
-            self.revoked(signer)
-        } else if key.valid_cert().alive().is_err() || key.alive().is_err() {
-            self.expired(signer)
-        } else {
-            Error::InvalidKey {
-                sidecar: self.sidecar.to_owned(),
-                signer,
-                reason: one_line(error),
-            }
-        }
-    }
-
-    /// Says what is wrong with a signature by a valid key.
-    fn explain_signature(&self, found: &Signature, signer: String, error: &anyhow::Error) -> Error {
-        let sidecar = self.sidecar.to_owned();
-        let reason = one_line(error);
-        if found.signature_alive(self.now, None).is_err() {
-            return Error::SignatureNotAlive {
-                sidecar,
-                signer,
-                reason,
-            };
-        }
-        let strength = self.policy.signature(found, HashAlgoSecurity::default());
-        if strength.is_err() {
-            return Error::WeakSignature {
-                sidecar,
-                signer,
-                reason,
-            };
-        }
-        Error::BadSignature { sidecar, signer }
-    }
-
-    fn revoked(&self, signer: String) -> Error {
-        Error::RevokedKey {
-            sidecar: self.sidecar.to_owned(),
-            signer,
-        }
-    }
-
-    fn expired(&self, signer: String) -> Error {
-        Error::ExpiredKey {
-            sidecar: self.sidecar.to_owned(),
-            signer,
-        }
-    }
-}
-
-fn is_revoked(status: &RevocationStatus<'_>) -> bool {
-    matches!(status, RevocationStatus::Revoked(_))
 }

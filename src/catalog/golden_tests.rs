@@ -4,8 +4,9 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::tests::{digest, hex, ingest, package, placement, run, target_record};
+use super::tests::{at, digest, hex, ingest, package, placement, run, target_record};
 use super::*;
+use crate::base::{ChartDescription, Description, OperatorDescription};
 
 /// Asserts that `record` has exactly this row, and that the row is read as that record.
 fn assert_golden<T>(column: Column, record: &T, body: &str)
@@ -38,12 +39,87 @@ fn golden_package() {
 }
 
 #[test]
+fn golden_descriptions() {
+    let operator = Description::Operator(OperatorDescription {
+        package: Some("redis-operator".to_owned()),
+        csv_name: Some("redis-operator.v1.2.3".to_owned()),
+        version: Some("1.2.3".to_owned()),
+        display_name: Some("Redis".to_owned()),
+        summary: None,
+        channels: vec!["stable".to_owned()],
+        default_channel: None,
+        related_images: vec!["registry.example/redis:7".to_owned()],
+    });
+    let chart = Description::Chart(ChartDescription {
+        name: "web".to_owned(),
+        version: "v1".to_owned(),
+        app_version: None,
+        description: Some("Serves.".to_owned()),
+        images: vec!["ait/web:v1".to_owned()],
+        has_plugin_config: true,
+    });
+    let operator_text = concat!(
+        r#""description":{"of":"operator","package":"redis-operator","csv_name":"redis-operator.v1.2.3","#,
+        r#""version":"1.2.3","display_name":"Redis","summary":null,"channels":["stable"],"default_channel":null,"#,
+        r#""related_images":["registry.example/redis:7"]},"#,
+    );
+    let chart_text = concat!(
+        r#""description":{"of":"chart","name":"web","version":"v1","app_version":null,"description":"Serves.","#,
+        r#""images":["ait/web:v1"],"has_plugin_config":true},"#,
+    );
+    let plain = codec::encode(Column::Package, &package(1)).unwrap();
+    let plain = std::str::from_utf8(&plain[1..]).unwrap();
+    for (description, text) in [(operator, operator_text), (chart, chart_text)] {
+        let mut record = package(1);
+        record.description = Some(description);
+        let body = plain.replace(r#""blob_count""#, &format!(r#"{text}"blob_count""#));
+        assert_golden(Column::Package, &record, &body);
+    }
+}
+
+#[test]
+fn golden_supplement_inside_of_another_file() {
+    let mut supplement = package(1);
+    supplement.blobs = [(digest(3), 7)].into();
+    supplement.carried_by = Some(digest(4));
+    let row = codec::encode(Column::Package, &supplement).unwrap();
+    let text = std::str::from_utf8(&row[1..]).unwrap();
+    let (_, tail) = text.split_at(text.find(r#""blob_bytes""#).unwrap());
+    let expected = format!(
+        r#""blob_bytes":6,"blobs":{{"sha256:{}":7}},"carried_by":"sha256:{}","provenance":{{"by":"signature","fingerprint":"AB12","signed_at":"2026-01-01T00:00:01.001000001Z"}},"ready_at":"2026-01-01T00:00:02.001000001Z"}}"#,
+        hex(3),
+        hex(4)
+    );
+    assert_eq!(tail, expected);
+    let found: PackageRecord = codec::decode(Column::Package, b"k", &row).unwrap();
+    assert_eq!(found, supplement);
+}
+
+/// Asserts that a file in `state` has the row of which `text` is the state.
+fn assert_golden_ingest(state: IngestState, text: &str) {
+    let one = hex(1);
+    let body = format!(
+        "{{\"path\":\"/drop/x.tgz\",\"size_bytes\":7,\"modified_at\":\"2026-01-01T00:00:03.001000001Z\",\
+         \"digest\":\"sha256:{one}\",\"state\":{text},\"updated_at\":\"2026-01-01T00:00:04.001000001Z\"}}"
+    );
+    assert_golden(Column::Ingest, &ingest("/drop/x.tgz", state), &body);
+}
+
+#[test]
 fn golden_ingests() {
     let one = hex(1);
     let checksum = Provenance::Checksum {
         sidecar: "x.sha256".to_owned(),
     };
     let provenance = Provenance::Unchecked;
+    let signed_by_two = Provenance::Signature {
+        fingerprint: "AB".to_owned(),
+        signed_at: at(1),
+        cosigners: vec![Cosigner {
+            fingerprint: "CD".to_owned(),
+            signed_at: at(2),
+        }],
+    };
     let rejected = |hint: Option<String>| IngestState::Rejected {
         code: "c".to_owned(),
         reason: "r".to_owned(),
@@ -62,11 +138,20 @@ fn golden_ingests() {
             },
             r#"{"name":"verified","provenance":{"by":"checksum","sidecar":"x.sha256"}}"#.to_owned(),
         ),
+        (
+            IngestState::Verified {
+                provenance: signed_by_two,
+            },
+            r#"{"name":"verified","provenance":{"by":"signature","fingerprint":"AB","#.to_owned()
+                + r#""signed_at":"2026-01-01T00:00:01.001000001Z","cosigners":[{"fingerprint":"CD","#
+                + r#""signed_at":"2026-01-01T00:00:02.001000001Z"}]}}"#,
+        ),
         (IngestState::Unpacked, r#"{"name":"unpacked"}"#.to_owned()),
         (
             IngestState::Ready {
                 package: digest(1),
                 is_repeat: true,
+                nested: Vec::new(),
             },
             format!(r#"{{"name":"ready","package":"sha256:{one}","is_repeat":true}}"#),
         ),
@@ -81,15 +166,41 @@ fn golden_ingests() {
         (
             IngestState::Waiting {
                 missing: vec![digest(1)],
+                sizes_bytes: Vec::new(),
             },
             format!(r#"{{"name":"waiting","missing":["sha256:{one}"]}}"#),
         ),
     ] {
-        let body = format!(
-            "{{\"path\":\"/drop/x.tgz\",\"size_bytes\":7,\"modified_at\":\"2026-01-01T00:00:03.001000001Z\",\
-             \"digest\":\"sha256:{one}\",\"state\":{text},\"updated_at\":\"2026-01-01T00:00:04.001000001Z\"}}"
-        );
-        assert_golden(Column::Ingest, &ingest("/drop/x.tgz", state), &body);
+        assert_golden_ingest(state, &text);
+    }
+}
+
+/// Fields that came later: what has none of them is written as before.
+#[test]
+fn golden_ingests_with_nested_packages_and_sizes() {
+    let one = hex(1);
+    for (state, text) in [
+        (
+            IngestState::Ready {
+                package: digest(1),
+                is_repeat: false,
+                nested: vec![digest(1), digest(1)],
+            },
+            format!(
+                r#"{{"name":"ready","package":"sha256:{one}","is_repeat":false,"nested":["sha256:{one}","sha256:{one}"]}}"#
+            ),
+        ),
+        (
+            IngestState::Waiting {
+                missing: vec![digest(1)],
+                sizes_bytes: vec![u64::MAX],
+            },
+            format!(
+                r#"{{"name":"waiting","missing":["sha256:{one}"],"sizes_bytes":[18446744073709551615]}}"#
+            ),
+        ),
+    ] {
+        assert_golden_ingest(state, &text);
     }
 }
 

@@ -45,8 +45,8 @@ use crate::base::{Class, Classified, Digest, Repository, Tag, TargetName};
 use crate::sys::fs;
 
 pub use self::record::{
-    ImageRecord, IngestRecord, IngestState, PackageRecord, Placement, Problem, Provenance,
-    RunCounts, RunOutcome, RunRecord, TargetRecord,
+    Cosigner, ImageRecord, IngestRecord, IngestState, PackageRecord, Placement, Problem,
+    Provenance, RunCounts, RunOutcome, RunRecord, TargetRecord,
 };
 
 /// How many runs are kept of each target: a hundred hourly runs are four days. Chosen, not measured.
@@ -225,15 +225,17 @@ impl Catalog {
         Ok(packages)
     }
 
-    /// Puts a package, together with the state of the file that brought it.
-    pub fn commit_package(
+    /// Puts packages, together with the state of the file that brought them: all or nothing.
+    pub fn commit_packages(
         &self,
-        package: &PackageRecord,
+        packages: &[PackageRecord],
         ingest: &IngestRecord,
     ) -> Result<(), Error> {
         let mut changes = Changes::default();
-        let row = codec::encode(Column::Package, package)?;
-        changes.put(Column::Package, column::package_key(&package.digest), row);
+        for package in packages {
+            let row = codec::encode(Column::Package, package)?;
+            changes.put(Column::Package, column::package_key(&package.digest), row);
+        }
         let row = codec::encode(Column::Ingest, ingest)?;
         changes.put(Column::Ingest, ingest.path.as_str(), row);
         self.0.database.write(changes)

@@ -1,19 +1,22 @@
 //! What the catalog remembers. The JSON form of these types is what rows hold (golden bytes in the tests) and what
 //! reports show.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use crate::base::{
-    Class, Digest, ImageReference, PackageKind, PackageName, Platform, Repository, Tag, TargetName,
-    Timestamp,
+    Class, Description, Digest, ImageReference, PackageKind, PackageName, Platform, Repository,
+    Tag, TargetName, Timestamp,
 };
 
 /// A package whose whole content is in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageRecord {
-    /// Digest of the package file.
+    /// Digest of the package file: of the whole where it came in parts, of the inner file where it came inside of
+    /// another.
     pub digest: Digest,
-    /// Name of the file as it was dropped, without its folder.
+    /// Name of the file as it was dropped, without its folder; its path in the file that carried it.
     pub file_name: String,
     /// Size of the file, in bytes.
     pub size_bytes: u64,
@@ -33,10 +36,23 @@ pub struct PackageRecord {
     pub resources: Vec<serde_json::Value>,
     /// Name for people.
     pub display_name: Option<String>,
+    /// What its main image or chart says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<Description>,
+    /// Manifests that its indexes name and that were left out on purpose, sorted: its indexes are sparse.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub omitted: BTreeSet<Digest>,
     /// Distinct blobs and manifests of all images.
     pub blob_count: u64,
     /// Their size together, in bytes.
     pub blob_bytes: u64,
+    /// Blobs that it holds and that belong to no image of it, with their sizes in bytes: those of a supplement. Together
+    /// with what the images consist of, base blobs of a delta included, they are what a ready package keeps in the store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub blobs: BTreeMap<Digest, u64>,
+    /// Digest of the dropped file, where the package came inside of another file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carried_by: Option<Digest>,
     /// Why the package is trusted.
     pub provenance: Provenance,
     /// When it became ready.
@@ -68,6 +84,9 @@ pub enum Provenance {
         fingerprint: String,
         /// When it was signed.
         signed_at: Timestamp,
+        /// Who else has signed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        cosigners: Vec<Cosigner>,
     },
     /// A checksum file beside the package.
     Checksum {
@@ -78,12 +97,22 @@ pub enum Provenance {
     Unchecked,
 }
 
+/// A further signer of a package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cosigner {
+    /// Fingerprint of the certificate, in hex.
+    pub fingerprint: String,
+    /// When it signed.
+    pub signed_at: Timestamp,
+}
+
 /// A file in a drop folder and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IngestRecord {
-    /// Path of the file: the key.
+    /// Path of the file: the key. Of a package in parts, the path of its table, even before that is there.
     pub path: String,
-    /// Size of the file when it was last looked at, in bytes.
+    /// Size of the file when it was last looked at, in bytes. Of a package in parts, the size of its table, or of what
+    /// is there of it as long as there is no table.
     pub size_bytes: u64,
     /// Modification time of the file when it was last looked at.
     pub modified_at: Timestamp,
@@ -112,10 +141,13 @@ pub enum IngestState {
     Unpacked,
     /// It is in the catalog.
     Ready {
-        /// The package: digest of the file.
+        /// Digest of the file: the package, if the file is one by itself.
         package: Digest,
-        /// Whether the catalog had it before.
+        /// Whether the catalog had everything in it before.
         is_repeat: bool,
+        /// Packages inside of the file, by the digests of the inner files.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        nested: Vec<Digest>,
     },
     /// It is refused.
     Rejected {
@@ -128,8 +160,11 @@ pub enum IngestState {
     },
     /// It builds on blobs that are not in the store.
     Waiting {
-        /// The blobs.
+        /// The blobs, sorted.
         missing: Vec<Digest>,
+        /// Their sizes in bytes, in the same order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sizes_bytes: Vec<u64>,
     },
 }
 

@@ -1,5 +1,7 @@
 //! The catalog: what is found again, in which order, and who may open it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chrono::TimeZone as _;
 use proptest::prelude::*;
 use serde_json::json;
@@ -15,7 +17,7 @@ pub(super) fn new_catalog() -> (TempDir, Catalog) {
 }
 
 /// A moment that many seconds into 2026-01-01, and a bit, so that fractions are seen to survive.
-fn at(second: u32) -> Timestamp {
+pub(super) fn at(second: u32) -> Timestamp {
     chrono::Utc
         .with_ymd_and_hms(2026, 1, 1, 0, 0, second)
         .unwrap()
@@ -57,11 +59,16 @@ pub(super) fn package(byte: u8) -> PackageRecord {
         }],
         resources: vec![json!({"kind": "ModulePlugin", "replicas": 1, "ratio": 0.1})],
         display_name: None,
+        description: None,
+        omitted: BTreeSet::new(),
         blob_count: 5,
         blob_bytes: 6,
+        blobs: BTreeMap::new(),
+        carried_by: None,
         provenance: Provenance::Signature {
             fingerprint: "AB12".to_owned(),
             signed_at: at(1),
+            cosigners: Vec::new(),
         },
         ready_at: at(2),
     }
@@ -123,11 +130,14 @@ fn reopening_keeps_everything() {
     let ready = IngestState::Ready {
         package: digest(1),
         is_repeat: false,
+        nested: Vec::new(),
     };
     let (package, ingest) = (package(1), ingest("/drop/ä b.tgz", ready));
     let (placement, run) = (placement("a", "x/y", "v1"), run("a", 1));
     let target_record = target_record(&run);
-    catalog.commit_package(&package, &ingest).unwrap();
+    catalog
+        .commit_packages(std::slice::from_ref(&package), &ingest)
+        .unwrap();
     catalog
         .put_placements(std::slice::from_ref(&placement))
         .unwrap();
@@ -179,7 +189,7 @@ fn a_package_and_its_file_are_put_together_or_not_at_all() {
         None,
     ));
     let error = catalog
-        .commit_package(&bad, &ingest("/x", IngestState::Unpacked))
+        .commit_packages(&[package(2), bad], &ingest("/x", IngestState::Unpacked))
         .unwrap_err();
     assert!(matches!(error, Error::Unfaithful { column: "package" }));
     assert_eq!(catalog.list_ingests().unwrap(), []);
@@ -195,7 +205,7 @@ fn lists_are_ordered_as_documented() {
             ..package(byte)
         };
         let file = ingest(&format!("/{byte}"), IngestState::Seen);
-        catalog.commit_package(&package, &file).unwrap();
+        catalog.commit_packages(&[package], &file).unwrap();
     }
     let packages = catalog.list_packages().unwrap();
     let digests: Vec<Digest> = packages.iter().map(|package| package.digest).collect();

@@ -1,5 +1,6 @@
 //! Everything that can go wrong between us and a registry.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -186,6 +187,8 @@ pub enum Error {
         action: Action,
         /// What the registry said: the digest.
         message: Message,
+        /// The digests that it says are missing; empty where it does not say.
+        missing: BTreeSet<Digest>,
     },
     /// The registry does not accept the manifest.
     #[error("invalid manifest: failed to {action}{message}")]

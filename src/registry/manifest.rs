@@ -195,7 +195,7 @@ impl Client {
     }
 
     /// Returns where the next page is. It must be at the registry itself.
-    fn next_page(
+    pub(super) fn next_page(
         &self,
         operation: &Operation,
         headers: &HeaderMap,
@@ -239,7 +239,7 @@ impl Client {
     }
 }
 
-fn broken(operation: &Operation, reason: String) -> Error {
+pub(super) fn broken(operation: &Operation, reason: String) -> Error {
     Error::Answer {
         action: operation.request.action.clone(),
         reason,

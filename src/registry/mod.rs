@@ -10,8 +10,8 @@
 //! # Layout
 //!
 //! ```text
-//! manifest  blob            operations of the specification
-//!      `-----'
+//! manifest  blob  listing   operations of the specification
+//!      `-----+-------'
 //!      exchange             authorise, send, follow, repeat
 //!      .---+---.
 //!     auth     |            who asks (challenge, scope, token)
@@ -45,6 +45,7 @@ mod challenge;
 mod error;
 mod exchange;
 mod link;
+mod listing;
 mod manifest;
 mod options;
 mod payload;
@@ -147,6 +148,8 @@ mod tests {
         check(client.begin_upload(&repository, Some((&digest, &repository))));
         check(client.upload_blob(&repository, &descriptor, &source, Some(&repository)));
         check(client.list_tags(&repository));
+        check(client.list_repositories());
+        check(client.list_referrers(&repository, &digest));
         assert_eq!(client.counters(), Counters::default());
         assert_eq!(client.address(), "registry.example");
     }

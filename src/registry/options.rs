@@ -6,7 +6,9 @@ use url::Url;
 
 use super::Error;
 use crate::base::Secret;
-use crate::transport::{CONNECT_TIMEOUT, Connection, Cookies, Retries, Trust, USER_AGENT, is_bare};
+use crate::transport::{
+    CONNECT_TIMEOUT, Connection, Cookies, Proxies, Retries, Trust, USER_AGENT, is_bare,
+};
 
 /// How long a request may make no progress. A registry that hashes or moves a blob of some GB before it answers the
 /// last byte stays silent for that long. Chosen, not measured.
@@ -32,6 +34,8 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How often and how patiently an operation is tried.
     pub retries: Retries,
+    /// Whether connections go through the proxies of the environment. They do not by default.
+    pub proxies: Proxies,
     /// The `User-Agent` header.
     pub user_agent: String,
 }
@@ -47,6 +51,7 @@ impl Options {
             credentials: None,
             timeouts: Timeouts::default(),
             retries: Retries::default(),
+            proxies: Proxies::Ignore,
             user_agent: USER_AGENT.to_owned(),
         }
     }
@@ -80,6 +85,7 @@ impl Options {
             connect_timeout: self.timeouts.connect,
             idle_connections_max: IDLE_CONNECTIONS_MAX,
             cookies: Cookies::Ignore,
+            proxies: self.proxies,
             user_agent: &self.user_agent,
         };
         Ok(connection.client()?)

@@ -9,11 +9,13 @@
 //!
 //! OCI distribution-spec v1.1.0, "Error Codes".
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::error::{Error, User};
+use crate::base::Digest;
 use crate::transport::{Action, Message};
 
 /// The most that is read of the body of a refusal, in bytes. Real ones have a few hundred.
@@ -25,6 +27,8 @@ const MESSAGE_CHARACTERS_MAX: usize = 300;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Refusal {
     codes: Vec<String>,
+    /// The digests in its details.
+    digests: BTreeSet<Digest>,
     pub(super) message: Message,
 }
 
@@ -50,6 +54,7 @@ impl Refusal {
             let texts: Vec<String> = document.errors.iter().map(Entry::text).collect();
             return Self {
                 message: Message::new(&texts.join("; "), MESSAGE_CHARACTERS_MAX),
+                digests: document.errors.iter().filter_map(Entry::digest).collect(),
                 codes: document
                     .errors
                     .into_iter()
@@ -59,6 +64,7 @@ impl Refusal {
         }
         Self {
             codes: Vec::new(),
+            digests: BTreeSet::new(),
             message: Message::of_page(body, MESSAGE_CHARACTERS_MAX),
         }
     }
@@ -100,8 +106,15 @@ impl Refusal {
             _ if self.has("BLOB_UPLOAD_UNKNOWN") || self.has("BLOB_UPLOAD_INVALID") => {
                 Error::SessionLost { action, message }
             }
-            _ if self.has("MANIFEST_BLOB_UNKNOWN") => {
-                Error::ManifestBlobUnknown { action, message }
+            _ if self.has("MANIFEST_BLOB_UNKNOWN")
+                // Some say so of a child that an index names. Of the manifest that is asked for it comes with 404.
+                || (status != 404 && self.has("MANIFEST_UNKNOWN")) =>
+            {
+                Error::ManifestBlobUnknown {
+                    action,
+                    message,
+                    missing: self.digests,
+                }
             }
             _ if self.has("MANIFEST_INVALID") => Error::ManifestInvalid { action, message },
             _ if self.has("DIGEST_INVALID") => Error::DigestRefused { action, message },
@@ -127,6 +140,15 @@ fn is_plain_request_to_tls(status: u16, message: &str) -> bool {
 }
 
 impl Entry {
+    /// Returns the digest in the detail: distribution gives it alone, others in a field.
+    fn digest(&self) -> Option<Digest> {
+        let text = self
+            .detail
+            .as_str()
+            .or_else(|| self.detail["digest"].as_str());
+        text?.parse().ok()
+    }
+
     fn text(&self) -> String {
         let mut text = match (self.code.as_str(), self.message.as_str()) {
             (code, "") => code.to_owned(),
@@ -189,6 +211,27 @@ mod tests {
     }
 
     #[test]
+    fn missing_content_is_known_by_its_digest() {
+        let digest = Digest::of(b"x");
+        for (detail, expected) in [
+            (format!("\"{digest}\""), BTreeSet::from([digest])),
+            (
+                format!("{{\"digest\":\"{digest}\"}}"),
+                BTreeSet::from([digest]),
+            ),
+            ("\"sha512:00\"".to_owned(), BTreeSet::new()),
+            ("null".to_owned(), BTreeSet::new()),
+        ] {
+            let body =
+                format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":{detail}}}]}}"#);
+            let Error::ManifestBlobUnknown { missing, .. } = error_of(400, &body) else {
+                panic!("expected missing content: {body}");
+            };
+            assert_eq!(missing, expected, "{body}");
+        }
+    }
+
+    #[test]
     fn statuses_and_codes_decide_the_class() {
         let body = |code: &str| format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#);
         for (status, code, class) in [
@@ -205,6 +248,7 @@ mod tests {
             (404, "NAME_UNKNOWN", Class::Absent),
             (404, "MANIFEST_BLOB_UNKNOWN", Class::Absent),
             (400, "MANIFEST_BLOB_UNKNOWN", Class::Absent),
+            (400, "MANIFEST_UNKNOWN", Class::Absent),
             (400, "MANIFEST_INVALID", Class::Rejected),
             (400, "DIGEST_INVALID", Class::Corrupt),
             (418, "", Class::Rejected),

@@ -30,6 +30,13 @@ impl Scopes {
         Self::default().with(repository, &["pull", "push"])
     }
 
+    /// To list the repositories.
+    pub(super) fn catalog() -> Self {
+        let mut scopes = Self::default();
+        scopes.merge("registry:catalog:*");
+        scopes
+    }
+
     /// Adds reading from another repository, which a mount needs.
     pub(super) fn and_pull(self, repository: &Repository) -> Self {
         self.with(repository, &["pull"])

@@ -61,6 +61,16 @@ pub enum Cookies {
     Ignore,
 }
 
+/// Whether a client goes through the proxies that the environment names (`HTTPS_PROXY`, `NO_PROXY` and so on).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proxies {
+    /// It does not: targets are in the same network, and where they are is in the configuration.
+    #[default]
+    Ignore,
+    /// It does, as people expect of commands that reach out into the world.
+    Environment,
+}
+
 /// A server, and how connections to it are made.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection<'a> {
@@ -78,6 +88,8 @@ pub struct Connection<'a> {
     pub idle_connections_max: usize,
     /// Whether cookies are kept.
     pub cookies: Cookies,
+    /// Whether connections go through proxies.
+    pub proxies: Proxies,
     /// The `User-Agent` header.
     pub user_agent: &'a str,
 }
@@ -107,7 +119,6 @@ impl Connection<'_> {
     fn builder(&self) -> Result<reqwest::ClientBuilder, Error> {
         let builder = reqwest::Client::builder()
             .http1_only()
-            .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .cookie_store(self.cookies == Cookies::Keep)
@@ -115,6 +126,10 @@ impl Connection<'_> {
             .pool_idle_timeout(IDLE_CONNECTION_LIFETIME)
             .pool_max_idle_per_host(self.idle_connections_max)
             .user_agent(self.user_agent);
+        let builder = match self.proxies {
+            Proxies::Ignore => builder.no_proxy(),
+            Proxies::Environment => builder,
+        };
         Ok(match self.signpost()? {
             Some(signpost) => builder.dns_resolver(signpost),
             None => builder,
@@ -209,6 +224,7 @@ mod tests {
                 connect_timeout: CONNECT_TIMEOUT,
                 idle_connections_max: 1,
                 cookies: Cookies::Ignore,
+                proxies: Proxies::Ignore,
                 user_agent: USER_AGENT,
             };
             connection.signpost()

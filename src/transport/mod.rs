@@ -13,8 +13,8 @@ mod message;
 mod retry;
 
 pub use self::connect::{
-    CONNECT_TIMEOUT, Connection, Cookies, Trust, USER_AGENT, Verification, ensure_crypto_provider,
-    is_bare,
+    CONNECT_TIMEOUT, Connection, Cookies, Proxies, Trust, USER_AGENT, Verification,
+    ensure_crypto_provider, is_bare,
 };
 pub use self::error::{Action, CertificateProblem, Error, find_source, unreachable_hint};
 pub use self::message::Message;

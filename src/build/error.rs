@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::base::oci::ParseManifestError;
 use crate::base::{Class, Classified, Digest, ImageReference, ParseImageError, TreeError};
 use crate::package;
+use crate::registry;
 use crate::sys::fs as durable;
 
 /// What can go wrong in this module.
@@ -119,9 +120,47 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The registry cannot be asked what refers to an image.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// What refers to an image cannot be taken along.
+    #[error("failed to find what refers to `{image}`: {reason}")]
+    Referrers {
+        /// The image.
+        image: Box<ImageReference>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An inventory or a request is wrong about a blob of the images.
+    #[error("expected {digest} to have {size_bytes} bytes, found {listed_bytes} in the list")]
+    ListedSize {
+        /// The blob.
+        digest: Digest,
+        /// Its size, in bytes.
+        size_bytes: u64,
+        /// What the list says, in bytes.
+        listed_bytes: u64,
+    },
+    /// There is nothing to answer.
+    #[error("expected blobs in the request, found none")]
+    EmptyRequest,
+    /// A request cannot be answered, or not in full.
+    #[error(
+        "expected all {requested} requested blobs in the images of the folder, found all but {}",
+        list(absent)
+    )]
+    Unanswered {
+        /// How many blobs were requested.
+        requested: usize,
+        /// Those of them that are not in the images.
+        absent: Vec<Digest>,
+    },
     /// The package cannot be written.
     #[error(transparent)]
     Package(#[from] package::Error),
+    /// The package cannot be split like this.
+    #[error(transparent)]
+    Parts(#[from] package::parts::Error),
     /// The file system refused.
     #[error(transparent)]
     Fs(#[from] durable::Error),
@@ -160,6 +199,11 @@ fn class_of_pull(error: &OciDistributionError) -> Class {
     }
 }
 
+fn list(digests: &[Digest]) -> String {
+    let digests: Vec<String> = digests.iter().map(ToString::to_string).collect();
+    digests.join(", ")
+}
+
 fn wanted(name: Option<&str>) -> String {
     name.map_or_else(|| "one image".to_owned(), |name| format!("`{name}`"))
 }
@@ -172,16 +216,27 @@ impl Classified for Error {
             | Self::Unnamed { .. }
             | Self::TooLarge { .. }
             | Self::Manifest { .. }
+            | Self::Referrers { .. }
+            | Self::ListedSize { .. }
             | Self::Moved { .. } => Class::Rejected,
-            Self::NotInLayout { .. } | Self::NoPlatform { .. } => Class::Absent,
-            Self::Reference { .. } | Self::NoImages | Self::Sources { .. } | Self::Client(_) => {
-                Class::Usage
+            Self::NotInLayout { .. } | Self::NoPlatform { .. } | Self::Unanswered { .. } => {
+                Class::Absent
             }
+            Self::Reference { .. }
+            | Self::NoImages
+            | Self::EmptyRequest
+            | Self::Sources { .. }
+            | Self::Client(_)
+            // Another name, or another size, is needed.
+            | Self::Parts(_) => Class::Usage,
             Self::Pull { source, .. } => class_of_pull(source),
             Self::Tree { source, .. } => match source.as_ref() {
                 TreeError::Read { source, .. } => source.class(),
-                TreeError::Parse { .. } | TreeError::TooDeep { .. } => Class::Rejected,
+                TreeError::Parse { .. }
+                | TreeError::TooDeep { .. }
+                | TreeError::RootOmitted { .. } => Class::Rejected,
             },
+            Self::Registry(error) => error.class(),
             Self::Package(error) => error.class(),
             Self::Fs(error) => error.class(),
         }
@@ -200,7 +255,20 @@ impl Classified for Error {
                     .to_owned(),
             ),
             Self::NoImages => Some("name images with --artifact or --image".to_owned()),
+            Self::Referrers { .. } => {
+                Some("leave them out with `violetd create --no-referrers`".to_owned())
+            }
+            Self::ListedSize { .. } => Some(
+                "make the inventory or request again, and look for damage where it was made"
+                    .to_owned(),
+            ),
+            Self::Unanswered { .. } => Some(
+                "use the folder that the waiting package was made of, or --partial if another folder has the rest"
+                    .to_owned(),
+            ),
+            Self::Registry(error) => error.hint(),
             Self::Package(error) => error.hint(),
+            Self::Parts(error) => error.hint(),
             Self::Fs(error) => error.hint(),
             Self::Layout { .. }
             | Self::EmptyLayout { .. }
@@ -211,6 +279,7 @@ impl Classified for Error {
             | Self::Manifest { .. }
             | Self::NoPlatform { .. }
             | Self::Tree { .. }
+            | Self::EmptyRequest
             | Self::Sources { .. } => None,
         }
     }

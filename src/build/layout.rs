@@ -1,14 +1,19 @@
 //! Images in an OCI image layout on disk.
 //!
+//! Entries that refer to others (signatures, attestations, bills of materials) are no images of their own here: they go
+//! with the image that they refer to.
+//!
 //! # References
 //!
 //! OCI image-spec v1.1.0 `image-layout.md`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::referrers::{subject_of, subject_of_tag};
 use crate::base::oci::{Descriptor, IndexEntry, MANIFEST_BYTES_MAX, Manifest};
 use crate::base::{Digest, ImageReference};
 use crate::sys::fs::Context as _;
@@ -29,7 +34,7 @@ impl Layout {
             path: path.to_owned(),
             source,
         })?;
-        let Manifest::Index { entries } = manifest else {
+        let Manifest::Index { entries, .. } = manifest else {
             return Err(Error::EmptyLayout {
                 path: path.to_owned(),
             });
@@ -45,11 +50,19 @@ impl Layout {
         })
     }
 
+    /// Returns the folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Finds the image that the layout names `name`; without a name the only one.
     pub(super) fn find(&self, name: Option<&str>) -> Result<&Descriptor, Error> {
         let found = match name {
-            Some(name) => self.entries.iter().find(|entry| is_named(entry, name)),
-            None => (self.entries.len() == 1).then(|| &self.entries[0]),
+            Some(name) => self.find_entry(name),
+            None => match self.independent_entries()?[..] {
+                [entry] => Some(entry),
+                _ => None,
+            },
         };
         found
             .map(|entry| &entry.descriptor)
@@ -64,7 +77,55 @@ impl Layout {
             })
     }
 
-    /// Lists all images with the references under which they can be packaged.
+    /// Finds what the layout has under a tag of any repository.
+    pub(super) fn find_tag(&self, tag: &str) -> Option<&Descriptor> {
+        self.find_entry(tag).map(|entry| &entry.descriptor)
+    }
+
+    fn find_entry(&self, name: &str) -> Option<&IndexEntry> {
+        self.entries.iter().find(|entry| is_named(entry, name))
+    }
+
+    /// Returns the entries that refer to others, by what they refer to.
+    pub(super) fn referrers(&self) -> Result<BTreeMap<Digest, Vec<Descriptor>>, Error> {
+        let mut referrers: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
+        for entry in &self.entries {
+            if let Some(subject) = self.subject_of(&entry.descriptor)? {
+                let of_subject = referrers.entry(subject).or_default();
+                of_subject.push(entry.descriptor.clone());
+            }
+        }
+        Ok(referrers)
+    }
+
+    fn subject_of(&self, manifest: &Descriptor) -> Result<Option<Digest>, Error> {
+        if !self.holds(&manifest.digest) {
+            return Ok(None);
+        }
+        Ok(subject_of(&self.read_manifest(&manifest.digest)?))
+    }
+
+    /// Returns the entries that refer to no other.
+    fn independent_entries(&self) -> Result<Vec<&IndexEntry>, Error> {
+        let mut entries = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            // A signature of something that is not here has nothing else to go with.
+            let tagged = entry.name.as_deref().and_then(subject_of_tag);
+            let goes_along = tagged.is_some_and(|subject| self.holds(&subject))
+                || self.subject_of(&entry.descriptor)?.is_some();
+            if !goes_along {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Returns whether the layout has this blob.
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        self.blob_path(digest).exists()
+    }
+
+    /// Lists all images that refer to no other, with the references under which they can be packaged.
     ///
     /// A name that is a whole reference is taken as it is; one that is only a tag gets the name of the folder as its
     /// repository.
@@ -73,8 +134,9 @@ impl Layout {
             .path
             .file_name()
             .map(|name| name.to_string_lossy().to_lowercase());
-        let mut images = Vec::with_capacity(self.entries.len());
-        for entry in &self.entries {
+        let entries = self.independent_entries()?;
+        let mut images = Vec::with_capacity(entries.len());
+        for entry in entries {
             let name = entry.name.clone().ok_or_else(|| Error::Unnamed {
                 path: self.path.clone(),
                 digest: entry.descriptor.digest,

@@ -1,22 +1,29 @@
 //! Images in a registry, pulled by `oci-client`.
+//!
+//! What refers to an image is looked up by our own client: `oci-client` reads one page of the referrers API, and has no
+//! request that tells a tag that is not there from one that may not be read.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf as _, Bytes};
-use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use oci_client::Reference;
 use oci_client::client::{BlobResponse, Client, ClientConfig, ClientProtocol};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use tokio::runtime::Handle;
 
+use super::referrers::{Linked, cosign_tags, fallback_tag};
 use super::{Access, Error, Transport};
 use crate::base::oci::{
     Descriptor, MEDIA_TYPE_DOCKER_LIST, MEDIA_TYPE_DOCKER_MANIFEST, MEDIA_TYPE_INDEX,
-    MEDIA_TYPE_MANIFEST, Manifest,
+    MEDIA_TYPE_MANIFEST,
 };
-use crate::base::{Digest, ImageReference};
+use crate::base::{Digest, ImageReference, Tag};
+use crate::registry::{self, ManifestReference};
 use crate::transport::{USER_AGENT, ensure_crypto_provider};
 
 /// What a registry is asked for: every manifest format that can be moved.
@@ -30,12 +37,19 @@ const ACCEPTED: [&str; 4] = [
 /// How often a broken transfer of one blob is continued. Chosen, not measured.
 const RESUMES_MAX: u32 = 5;
 
+/// Of how many manifests it is asked at once what refers to them. Each takes up to five requests at once; chosen so that
+/// this is about what other clients have open to one registry.
+const LOOK_UPS: usize = 4;
+
 /// Registries, read through one client. Blocking: to be used off the async threads.
 #[derive(Clone)]
 pub(super) struct Remote {
     client: Client,
     auth: RegistryAuth,
     runtime: Handle,
+    access: Access,
+    /// Our own clients, by the address of the registry.
+    finders: Arc<Mutex<BTreeMap<String, registry::Client>>>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -73,31 +87,50 @@ impl Remote {
             client,
             auth,
             runtime,
+            access: access.clone(),
+            finders: Arc::default(),
         })
     }
 
-    /// Returns the manifest that a reference points to now, with its bytes.
-    pub(super) fn resolve(&self, image: &ImageReference) -> Result<(Descriptor, Vec<u8>), Error> {
+    /// Returns what a registry has about `subjects`, which are manifests of the repository of `image`.
+    pub(super) fn look_up(
+        &self,
+        image: &ImageReference,
+        subjects: &[Digest],
+    ) -> Result<Vec<Linked>, Error> {
+        let finder = self.finder(image)?;
+        let look_ups = futures_util::stream::iter(subjects)
+            .map(|subject| look_up(&finder, image, *subject))
+            .buffered(LOOK_UPS)
+            .try_collect();
+        self.runtime.block_on(look_ups)
+    }
+
+    /// Returns our own client for the registry of `image`.
+    fn finder(&self, image: &ImageReference) -> Result<registry::Client, Error> {
+        // Where a well-known registry is dialled is another name than people write.
+        let address = reference(image).resolve_registry().to_owned();
+        let mut finders = self.finders.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(finder) = finders.get(&address) {
+            return Ok(finder.clone());
+        }
+        let finder = registry::Client::new(self.access.registry(&address))?;
+        finders.insert(address, finder.clone());
+        Ok(finder)
+    }
+
+    /// Reads the manifest that a reference points to now.
+    pub(super) fn resolve(&self, image: &ImageReference) -> Result<Vec<u8>, Error> {
         let bytes = self.pull_manifest(image, &reference(image))?;
         let digest = Digest::of(&bytes);
-        if let Some(pinned) = image.digest().filter(|pinned| **pinned != digest) {
-            return Err(Error::Moved {
+        match image.digest() {
+            Some(pinned) if *pinned != digest => Err(Error::Moved {
                 image: Box::new(image.clone()),
                 pinned: *pinned,
                 found: digest,
-            });
+            }),
+            Some(_) | None => Ok(bytes.to_vec()),
         }
-        let (_, media_type) = Manifest::parse(&bytes).map_err(|source| Error::Manifest {
-            image: Box::new(image.clone()),
-            digest,
-            source,
-        })?;
-        let descriptor = Descriptor {
-            media_type,
-            digest,
-            size_bytes: bytes.len() as u64,
-        };
-        Ok((descriptor, bytes.to_vec()))
     }
 
     /// Reads a manifest of the repository of `image`.
@@ -140,6 +173,33 @@ impl Remote {
             is_ended: false,
         }
     }
+}
+
+/// Looks for the referrers of one manifest.
+async fn look_up(
+    finder: &registry::Client,
+    image: &ImageReference,
+    subject: Digest,
+) -> Result<Linked, Error> {
+    let find = async |tag: Tag| -> Result<Option<(Tag, Digest)>, Error> {
+        let reference = ManifestReference::Tag(tag.clone());
+        let found = finder.find_manifest(image.repository(), &reference).await?;
+        Ok(found.map(|descriptor| (tag, descriptor.digest)))
+    };
+    let listed = async {
+        let listed = finder.list_referrers(image.repository(), &subject).await?;
+        Ok(listed.unwrap_or_default())
+    };
+    let tagged = futures_util::future::try_join_all(cosign_tags(&subject).map(find));
+    let fallback = find(fallback_tag(&subject));
+    let (tagged, fallback, listed) =
+        futures_util::future::try_join3(tagged, fallback, listed).await?;
+    Ok(Linked {
+        subject,
+        tagged: tagged.into_iter().flatten().collect(),
+        fallback,
+        listed: listed.into_iter().map(|entry| entry.digest).collect(),
+    })
 }
 
 /// A blob on its way. A broken transfer is continued where it broke.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::audit;
 use crate::base::{Class, Classified, Digest, TreeError};
 use crate::catalog;
 use crate::package;
@@ -45,6 +46,9 @@ pub enum Error {
     /// The catalog refused.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
+    /// The verdict cannot be put on record.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
     /// The file system refused.
     #[error(transparent)]
     Fs(#[from] durable::Error),
@@ -69,6 +73,7 @@ impl Error {
             Self::LowSpace { .. } => "low-space",
             Self::Tree(_) | Self::Store(_) => "store",
             Self::Catalog(_) => "catalog",
+            Self::Audit(_) => "audit",
             Self::Fs(_) => "file-system",
             Self::Panicked { .. } => "bug",
             Self::Stopped => "stopped",
@@ -82,12 +87,15 @@ impl Classified for Error {
             Self::Verify(error) => error.class(),
             Self::Package(error) => error.class(),
             Self::Tree(TreeError::Read { source, .. }) => source.class(),
-            Self::Tree(TreeError::Parse { .. } | TreeError::TooDeep { .. }) => Class::Rejected,
+            Self::Tree(
+                TreeError::Parse { .. } | TreeError::TooDeep { .. } | TreeError::RootOmitted { .. },
+            ) => Class::Rejected,
             Self::FileChanged { .. } | Self::Stopped => Class::Transient,
             Self::LowSpace { .. } => Class::Full,
             Self::Panicked { .. } => Class::Bug,
             Self::Store(error) => error.class(),
             Self::Catalog(error) => error.class(),
+            Self::Audit(error) => error.class(),
             Self::Fs(error) => error.class(),
         }
     }
@@ -105,6 +113,7 @@ impl Classified for Error {
             }
             Self::Store(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
+            Self::Audit(error) => error.hint(),
             Self::Fs(error) => error.hint(),
             Self::Panicked { .. } => Some("report it, with the log and the package".to_owned()),
             Self::Tree(_) | Self::Stopped => None,

@@ -11,7 +11,7 @@ use crate::base::Timestamp;
 
 /// What tells one content of a path from another without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub(super) struct Stamp {
     /// Size, in bytes.
     pub size_bytes: u64,
     /// Modification time.

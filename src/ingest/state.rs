@@ -1,25 +1,34 @@
 //! The life of a dropped file, as a pure function.
 
+use std::collections::BTreeMap;
+
 use crate::base::Digest;
 use crate::catalog::{IngestState, Provenance};
 
-/// Something that happened to a dropped file.
+/// Something that happened to a dropped file, or to a package in parts as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It is there for the first time, or has another size or modification time than before.
     Appeared,
-    /// It has rested for the settle time, and its sidecar is there or is not needed.
+    /// It has rested for the settle time, all its parts are there, and its sidecar is there or is not needed.
     Settled,
     /// It is what an allowed signer signed, or what the policy asks for.
     Verified(Provenance),
     /// All its blobs are in the store.
     Unpacked,
-    /// Its package is in the catalog.
+    /// Its packages are in the catalog.
     Committed {
         /// The digest of the file.
         package: Digest,
-        /// Whether the package was there before.
+        /// Packages inside of the file.
+        nested: Vec<Digest>,
+        /// Whether all of them were there before.
         is_repeat: bool,
+    },
+    /// It builds on blobs that are not in the store, or on fewer of them than before.
+    BaseMissing {
+        /// The blobs, with their sizes in bytes.
+        missing: BTreeMap<Digest, u64>,
     },
     /// It will never become a package as it is.
     Refused {
@@ -39,14 +48,17 @@ pub enum Event {
 ///              │
 ///              ▼    Settled         Verified           Unpacked          Committed
 ///            Seen ─────────► Settled ───────► Verified ───────► Unpacked ─────────► Ready
-///                               │ ▲               │ ▲              │  ▲
-///                               │ └── a restart ──┼─┴──────────────┘  └── the same file again: from Settled
-///                               ▼                 ▼
-///                           Rejected          Rejected
+///                             │ ▲  ▲            │ │ ▲              │  ▲
+///                             │ │  └─ a restart ┼─┼─┴──────────────┘  └── the same file again: from Verified
+///                             │ │               │ │
+///                             │ └── Settled ────┼─┼── Waiting ◄─┐
+///                             │  (base is there)│ │ BaseMissing │ some of it is there
+///                             ▼                 ▼ └────► ▲└─────┘
+///                         Rejected          Rejected
 /// ```
 ///
-/// A restart, or a failure that may pass by itself, begins again at `Settled`: nothing that was verified by a process
-/// that died is trusted.
+/// A restart, a failure that may pass by itself, and a base that has become complete begin again at `Settled`: nothing
+/// that was verified by a process that died, or some time ago, is trusted.
 pub fn next(state: Option<&IngestState>, event: Event) -> Option<IngestState> {
     use IngestState as S;
 
@@ -61,25 +73,34 @@ pub fn next(state: Option<&IngestState>, event: Event) -> Option<IngestState> {
         (Some(S::Settled | S::Verified { .. }), Event::Refused { code, reason, hint }) => {
             Some(S::Rejected { code, reason, hint })
         }
+        (Some(S::Verified { .. } | S::Waiting { .. }), Event::BaseMissing { missing })
+            if !missing.is_empty() =>
+        {
+            let (missing, sizes_bytes) = missing.into_iter().unzip();
+            Some(S::Waiting {
+                missing,
+                sizes_bytes,
+            })
+        }
         (
             Some(S::Unpacked),
             Event::Committed {
                 package,
-                is_repeat: false,
+                nested,
+                is_repeat,
             },
-        ) => Some(S::Ready {
-            package,
-            is_repeat: false,
-        }),
-        (
+        )
+        | (
             Some(S::Verified { .. }),
             Event::Committed {
                 package,
-                is_repeat: true,
+                nested,
+                is_repeat: is_repeat @ true,
             },
         ) => Some(S::Ready {
             package,
-            is_repeat: true,
+            is_repeat,
+            nested,
         }),
         (_, _) => None,
     }
@@ -99,11 +120,14 @@ pub const fn is_final(state: &IngestState) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn committed(is_repeat: bool) -> Event {
         Event::Committed {
             package: Digest::of(b"p"),
+            nested: Vec::new(),
             is_repeat,
         }
     }
@@ -151,5 +175,88 @@ mod tests {
             next(Some(&rejected), Event::Appeared),
             Some(IngestState::Seen)
         );
+    }
+
+    fn base_missing(count: u8) -> Event {
+        let missing = (0..count).map(|it| (Digest::from_bytes([it; 32]), u64::from(it)));
+        Event::BaseMissing {
+            missing: missing.collect(),
+        }
+    }
+
+    #[test]
+    fn a_file_that_waits_begins_again_when_its_base_is_there() {
+        let verified = IngestState::Verified {
+            provenance: Provenance::Unchecked,
+        };
+        let waiting = next(Some(&verified), base_missing(2)).unwrap();
+        let IngestState::Waiting {
+            missing,
+            sizes_bytes,
+        } = &waiting
+        else {
+            panic!("expected to wait, found {waiting:?}");
+        };
+        assert_eq!((missing.len(), sizes_bytes.as_slice()), (2, &[0, 1][..]));
+        let fewer = next(Some(&waiting), base_missing(1)).unwrap();
+        assert_eq!(next(Some(&fewer), base_missing(0)), None);
+        assert_eq!(next(Some(&fewer), refused()), None);
+        assert_eq!(next(Some(&fewer), committed(false)), None);
+        assert_eq!(
+            next(Some(&fewer), Event::Settled),
+            Some(IngestState::Settled)
+        );
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            1 => Just(Event::Appeared),
+            3 => Just(Event::Settled),
+            3 => Just(Event::Verified(Provenance::Unchecked)),
+            2 => Just(Event::Unpacked),
+            2 => any::<bool>().prop_map(committed),
+            1 => (0_u8..3).prop_map(base_missing),
+            1 => Just(refused()),
+        ]
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: a file is ready only after it was verified since it last settled, what
+        /// is new only after it was unpacked, and a final state is left only when the file is replaced.
+        #[test]
+        fn no_order_of_events_skips_a_step(events in prop::collection::vec(any_event(), 0..60)) {
+            let mut state: Option<IngestState> = None;
+            let (mut is_verified, mut is_unpacked) = (false, false);
+            for event in events {
+                let Some(after) = next(state.as_ref(), event.clone()) else {
+                    continue;
+                };
+                if state.as_ref().is_some_and(is_final) {
+                    prop_assert_eq!(&event, &Event::Appeared);
+                }
+                match &event {
+                    Event::Appeared | Event::Settled => (is_verified, is_unpacked) = (false, false),
+                    Event::Verified(_) => is_verified = true,
+                    Event::Unpacked => is_unpacked = true,
+                    Event::Committed { .. } | Event::BaseMissing { .. } | Event::Refused { .. } => {}
+                }
+                match &after {
+                    IngestState::Ready { is_repeat, .. } => {
+                        prop_assert!(is_verified && (is_unpacked || *is_repeat));
+                    }
+                    IngestState::Unpacked => prop_assert!(is_verified),
+                    IngestState::Waiting { missing, sizes_bytes } => {
+                        prop_assert!(is_verified && !missing.is_empty());
+                        prop_assert_eq!(missing.len(), sizes_bytes.len());
+                        prop_assert!(missing.is_sorted());
+                    }
+                    IngestState::Seen
+                    | IngestState::Settled
+                    | IngestState::Verified { .. }
+                    | IngestState::Rejected { .. } => {}
+                }
+                state = Some(after);
+            }
+        }
     }
 }

@@ -1,0 +1,361 @@
+//! From a verified file to the store and the catalog, in one pass over the file.
+//!
+//! ```text
+//! file ─► hash of the file ─► inflate ─┐ own thread
+//!                                      ▼
+//!                    tar entries ─► hash and write of each blob ─► one sync ─► one catalog batch
+//! ```
+//!
+//! The file is hashed again on the way, and nothing is committed unless it is the file that was verified: one that was
+//! swapped in between is caught here. That holds for refusals, too: when content is at fault, it is hashed once more, and
+//! what is no longer the verified file is not refused for what somebody else has put in its place.
+//!
+//! A file may carry several packages, one of which may be the file itself. All of them become ready together, and those
+//! that the catalog has already are left as they are. A file that only carries others has no record of its own: when it
+//! comes again it is unpacked again, its blobs are compared with those in the store and not written, and a package that
+//! was removed meanwhile is ready again.
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::sink::BatchSink;
+use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
+use crate::base::{Clock, Digest, PackageKind, PackageName, Tree};
+use crate::catalog::{Catalog, Cosigner, ImageRecord, PackageRecord, Provenance};
+use crate::package::{self, Contents, HashingReader, Limits, UnpackError};
+use crate::store::{self, Batch, Committed, Store};
+use crate::sys::fs::Context as _;
+use crate::verify::{PackageFile, Source, Verdict, Verified};
+
+/// What importing needs.
+#[derive(Debug)]
+pub(super) struct Importer {
+    pub(super) store: Store,
+    pub(super) catalog: Catalog,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) limits: Limits,
+    /// Free space, in bytes, that must remain after each blob.
+    pub(super) free_bytes_min: u64,
+}
+
+/// What became of a file.
+#[derive(Debug)]
+pub(super) struct Imported {
+    /// Packages that the catalog does not have yet. Their blobs are in the store.
+    pub(super) packages: Vec<PackageRecord>,
+    /// Packages inside of the file, known ones included.
+    pub(super) nested: Vec<Digest>,
+    /// What was committed to the store; nothing where the file was not unpacked, because its package is known.
+    pub(super) committed: Option<Committed>,
+}
+
+impl Importer {
+    /// Unpacks a verified file into the store.
+    pub(super) fn unpack(
+        &self,
+        file: &Verified<PackageFile>,
+        stop: &CancellationToken,
+    ) -> Result<Imported, Error> {
+        let file = file.get();
+        if self.catalog.find_package(&file.digest)?.is_some() {
+            return self.known(&file.digest);
+        }
+        self.check_space(file.size_bytes)?;
+        let mut sink = BatchSink::new(self, stop);
+        let unpacked = self.read(file, &mut sink)?;
+        self.store(file, unpacked, sink.batch)
+    }
+
+    /// Commits what the packages of a file consist of, and nothing else of it, and returns their records.
+    fn store(
+        &self,
+        file: &PackageFile,
+        unpacked: package::Unpacked,
+        mut batch: Batch,
+    ) -> Result<Imported, Error> {
+        batch.retain(|digest| contents_of(&unpacked).any(|it| it.blobs.contains_key(digest)));
+        for (digest, size_bytes) in contents_of(&unpacked).flat_map(|it| &it.blobs) {
+            // A base blob may have been there when it was looked for, and be gone now.
+            if batch.find(digest)? != Some(*size_bytes) {
+                return Err(store::Error::Vanished { digest: *digest }.into());
+            }
+        }
+        let nested = unpacked.nested.iter().map(|inner| inner.digest).collect();
+        let mut packages = self.records(file, unpacked, &batch)?;
+        let committed = batch.commit()?;
+        let now = self.clock.now();
+        for package in &mut packages {
+            package.ready_at = now;
+        }
+        Ok(Imported {
+            packages,
+            nested,
+            committed: Some(committed),
+        })
+    }
+
+    /// Returns what is to be said of a file whose package is in the catalog already.
+    fn known(&self, digest: &Digest) -> Result<Imported, Error> {
+        let packages = self.catalog.list_packages()?.into_iter();
+        let nested = packages.filter(|package| package.carried_by == Some(*digest));
+        Ok(Imported {
+            packages: Vec::new(),
+            nested: nested.map(|package| package.digest).collect(),
+            committed: None,
+        })
+    }
+
+    /// Reads the file that was verified, and no other.
+    fn read(
+        &self,
+        file: &PackageFile,
+        sink: &mut BatchSink<'_>,
+    ) -> Result<package::Unpacked, Error> {
+        let changed = || Error::FileChanged {
+            path: file.source.path().to_owned(),
+            verified: file.digest,
+        };
+        let (reader, digest) = HashingReader::new(open(&file.source)?);
+        let stop = sink.stop.clone();
+        let reader = Stoppable {
+            inner: reader,
+            stop: stop.clone(),
+        };
+        match package::unpack(reader, &self.limits, sink) {
+            Err(_) if stop.is_cancelled() => Err(Error::Stopped),
+            Ok(_) if digest.get() != Some(file.digest) => Err(changed()),
+            Ok(unpacked) if contents_of(&unpacked).next().is_none() => {
+                Err(Error::Package(package::Error::Empty))
+            }
+            Ok(unpacked) => Ok(unpacked),
+            Err(UnpackError::Sink(error)) => Err(error),
+            // What is wrong with other content than was verified says nothing about the package.
+            Err(UnpackError::Package(error)) if is_still(file) => Err(Error::Package(error)),
+            Err(UnpackError::Package(_)) => Err(changed()),
+        }
+    }
+
+    /// Refuses to go on where writing `bytes` would leave too little free space.
+    pub(super) fn check_space(&self, bytes: u64) -> Result<(), Error> {
+        let available_bytes = self.store.space()?.available_bytes;
+        let needed_bytes = bytes.saturating_add(self.free_bytes_min);
+        if available_bytes < needed_bytes {
+            return Err(Error::LowSpace {
+                available_bytes,
+                needed_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// Returns the records of the packages in a file that the catalog does not have yet.
+    fn records(
+        &self,
+        file: &PackageFile,
+        unpacked: package::Unpacked,
+        batch: &Batch,
+    ) -> Result<Vec<PackageRecord>, Error> {
+        let outer = unpacked.package.map(|contents| Origin {
+            digest: file.digest,
+            size_bytes: file.size_bytes,
+            file_name: file_name_of(file.source.path()),
+            carried_by: None,
+            contents,
+        });
+        let inner = unpacked.nested.into_iter().map(|inner| Origin {
+            digest: inner.digest,
+            size_bytes: inner.size_bytes,
+            file_name: inner.path,
+            carried_by: Some(file.digest),
+            contents: inner.contents,
+        });
+        let mut records: Vec<PackageRecord> = Vec::new();
+        for origin in outer.into_iter().chain(inner) {
+            // A file may carry the same package twice.
+            let is_known = records.iter().any(|known| known.digest == origin.digest)
+                || self.catalog.find_package(&origin.digest)?.is_some();
+            if !is_known {
+                records.push(self.record(origin, provenance(&file.verdict), batch)?);
+            }
+        }
+        Ok(records)
+    }
+
+    fn record(
+        &self,
+        origin: Origin,
+        provenance: Provenance,
+        batch: &Batch,
+    ) -> Result<PackageRecord, Error> {
+        let Origin {
+            digest,
+            size_bytes,
+            file_name,
+            carried_by,
+            contents,
+        } = origin;
+        if let Some(problem) = &contents.description_problem {
+            tracing::warn!(file = file_name, code = problem.code(), reason = %problem, "package is described in part only");
+        }
+        let mut images = Vec::with_capacity(contents.images.len());
+        // Thousands of names may stand for one large index, which is read once.
+        let mut trees: HashMap<Digest, (String, u64)> = HashMap::new();
+        for image in contents.images {
+            let (media_type, content_bytes) = match trees.entry(image.descriptor.digest) {
+                Entry::Occupied(known) => known.get().clone(),
+                Entry::Vacant(new) => new
+                    .insert(summarize(&image.descriptor, &contents.omitted, batch)?)
+                    .clone(),
+            };
+            images.push(ImageRecord {
+                reference: image.reference,
+                digest: image.descriptor.digest,
+                media_type,
+                size_bytes: image.descriptor.size_bytes,
+                content_bytes,
+            });
+        }
+        Ok(PackageRecord {
+            digest,
+            size_bytes,
+            name: contents.name.unwrap_or_else(|| name_from_file(&file_name)),
+            file_name,
+            version: contents.version,
+            kind: contents.kind,
+            platforms: contents.platforms,
+            artifact: contents.artifact,
+            images,
+            resources: contents.resources,
+            display_name: contents.display_name,
+            description: contents.description,
+            omitted: contents.omitted,
+            blob_count: contents.blobs.len() as u64,
+            blob_bytes: contents.blobs.values().sum(),
+            blobs: match contents.kind {
+                PackageKind::Supplement => contents.blobs,
+                PackageKind::Operator
+                | PackageKind::Plugin
+                | PackageKind::Chart
+                | PackageKind::Images => BTreeMap::new(),
+            },
+            carried_by,
+            provenance,
+            ready_at: self.clock.now(),
+        })
+    }
+}
+
+/// A reader that fails once `stop` is cancelled. The sink sees that only where there are blobs, and of a file of gigabytes
+/// none may ever come.
+struct Stoppable<R> {
+    inner: R,
+    stop: CancellationToken,
+}
+
+impl<R: Read> Read for Stoppable<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.stop.is_cancelled() {
+            return Err(std::io::Error::other(Error::Stopped));
+        }
+        self.inner.read(into)
+    }
+}
+
+/// One package of a file.
+struct Origin {
+    digest: Digest,
+    size_bytes: u64,
+    file_name: String,
+    carried_by: Option<Digest>,
+    contents: Contents,
+}
+
+/// Returns the media type of an image's outermost manifest, and how many bytes the image has in all.
+fn summarize(
+    image: &Descriptor,
+    omitted: &BTreeSet<Digest>,
+    batch: &Batch,
+) -> Result<(String, u64), Error> {
+    let tree = Tree::read(image, |manifest| {
+        if omitted.contains(&manifest.digest) {
+            return Ok(None);
+        }
+        batch.read(&manifest.digest, MANIFEST_BYTES_MAX).map(Some)
+    })?;
+    let root = tree.manifests.last();
+    let media_type = root.map_or(&image.media_type, |root| &root.media_type);
+    Ok((media_type.clone(), tree.content_bytes()))
+}
+
+/// Returns what each package of a file holds.
+fn contents_of(unpacked: &package::Unpacked) -> impl Iterator<Item = &Contents> {
+    let nested = unpacked.nested.iter().map(|inner| &inner.contents);
+    unpacked.package.iter().chain(nested)
+}
+
+fn open(source: &Source) -> Result<impl Read + Send + use<>, Error> {
+    Ok(source.open().context("open", source.path())?)
+}
+
+/// Returns whether the file is still the one that was verified.
+fn is_still(file: &PackageFile) -> bool {
+    let Ok(opened) = open(&file.source) else {
+        return false;
+    };
+    let (mut reader, digest) = HashingReader::new(opened);
+    std::io::copy(&mut reader, &mut std::io::sink()).is_ok() && digest.get() == Some(file.digest)
+}
+
+fn file_name_of(path: &Path) -> String {
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Returns how the catalog remembers a verdict.
+pub(super) fn provenance(verdict: &Verdict) -> Provenance {
+    match verdict {
+        Verdict::Signature { signers } => {
+            let mut signers = signers.iter().map(|signer| Cosigner {
+                fingerprint: signer.fingerprint.to_string(),
+                signed_at: signer.signed_at,
+            });
+            let Cosigner {
+                fingerprint,
+                signed_at,
+            } = signers.next().expect("a verdict by signature has a signer");
+            Provenance::Signature {
+                fingerprint,
+                signed_at,
+                cosigners: signers.collect(),
+            }
+        }
+        Verdict::Checksum { sidecar } => Provenance::Checksum {
+            sidecar: sidecar.display().to_string(),
+        },
+        Verdict::Unchecked => Provenance::Unchecked,
+    }
+}
+
+/// A name for a package that does not name itself: its file name up to the first character that names may not have.
+fn name_from_file(file_name: &str) -> PackageName {
+    let last = file_name.rsplit('/').next().unwrap_or(file_name);
+    let stem = last.strip_suffix(".tgz").unwrap_or(last);
+    let allowed: String = stem
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        .collect();
+    let trimmed = allowed.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    trimmed
+        .parse()
+        .unwrap_or_else(|_| "unnamed".parse().expect("a literal that is a name"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,9 @@ use url::Url;
 
 use super::Error;
 use crate::base::{ClusterName, Secret};
-use crate::transport::{CONNECT_TIMEOUT, Connection, Cookies, Retries, Trust, USER_AGENT, is_bare};
+use crate::transport::{
+    CONNECT_TIMEOUT, Connection, Cookies, Proxies, Retries, Trust, USER_AGENT, is_bare,
+};
 
 /// How long one request may take, its body included; Kubernetes itself gives up after 60 s (`--request-timeout`).
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
@@ -92,6 +94,7 @@ impl AcpOptions {
             connect_timeout: self.timeouts.connect,
             idle_connections_max: IDLE_CONNECTIONS_MAX,
             cookies,
+            proxies: Proxies::Ignore,
             user_agent: &self.user_agent,
         };
         Ok(connection.client()?)

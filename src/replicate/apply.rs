@@ -3,9 +3,10 @@
 //! # Failure
 //!
 //! A step that fails takes the images down that need it, and no others. A manifest that the registry refuses because a
-//! blob is missing there, although it was known to hold it, is put together again with every blob asked for.
+//! blob is missing there, although it was known to hold it, is put together again with every blob asked for, once. Where
+//! what is missing was left out of the package, that would bring nothing: such a registry does not take sparse indexes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -92,11 +93,43 @@ impl Executor<'_> {
         for wave in [first, second] {
             self.move_blobs(&wave, plan, &mut applied).await;
         }
-        let ready: Vec<&ImageStep> = plan
-            .images
-            .iter()
-            .filter(|step| !applied.failed.contains_key(&step.index))
-            .collect();
+        let mut images = plan.images.as_slice();
+        while let Some(first) = images.first() {
+            let (wave, rest) = images.split_at(images.partition_point(|it| it.wave <= first.wave));
+            self.put_images(wave, states, &mut applied).await;
+            images = rest;
+        }
+        applied.pushed.sort_unstable();
+        applied
+    }
+
+    /// Puts the images of one round in place, those whose blobs and subjects are there.
+    async fn put_images(
+        &self,
+        wave: &[ImageStep],
+        states: &[ImageState<'_>],
+        applied: &mut Applied,
+    ) {
+        let mut ready: Vec<&ImageStep> = Vec::with_capacity(wave.len());
+        for step in wave {
+            if applied.failed.contains_key(&step.index) {
+                continue;
+            }
+            let is_there = |it: &usize| applied.pushed.contains(it);
+            if step.after.is_empty() || step.after.iter().any(is_there) {
+                ready.push(step);
+                continue;
+            }
+            let subject = step
+                .after
+                .first()
+                .map(|it| states[*it].wanted.place.clone());
+            let error = Error::SubjectAbsent {
+                subject: subject.map(|it| it.to_string()).unwrap_or_default(),
+            };
+            let problem = problem(format!("image {}", step.place), &error);
+            applied.failed.insert(step.index, problem);
+        }
         let ready = &ready;
         let results = futures_util::stream::iter(0..ready.len())
             .map(|at| async move {
@@ -127,8 +160,6 @@ impl Executor<'_> {
                 }
             }
         }
-        applied.pushed.sort_unstable();
-        applied
     }
 
     async fn move_blobs(&self, wave: &[&BlobStep], plan: &Plan, applied: &mut Applied) {
@@ -207,14 +238,20 @@ impl Executor<'_> {
         step: &ImageStep,
         state: &ImageState<'_>,
     ) -> Result<BlobCounts, Error> {
+        let omitted = &state.tree.omitted;
         match self.put_manifests(step, &step.manifests).await {
-            Err(Error::Registry(registry::Error::ManifestBlobUnknown { .. })) => {
+            Err(Error::Registry(registry::Error::ManifestBlobUnknown { missing, .. }))
+                if missing.is_disjoint(omitted) =>
+            {
                 tracing::warn!(image = %step.place, "registry lacks content that it was known to hold, image is sent again");
                 let counts = self.heal(&step.place.repository, state).await?;
-                self.put_manifests(step, &state.tree.manifests).await?;
+                let again = self.put_manifests(step, &state.tree.manifests).await;
+                again.map_err(|error| explain(error, omitted))?;
                 Ok(counts)
             }
-            result => result.map(|()| BlobCounts::default()),
+            result => result
+                .map(|()| BlobCounts::default())
+                .map_err(|error| explain(error, omitted)),
         }
     }
 
@@ -265,6 +302,32 @@ impl Executor<'_> {
     }
 }
 
+/// Says what is behind it when a registry misses content of an image of which something was left out.
+fn explain(error: Error, omitted: &BTreeSet<Digest>) -> Error {
+    let Error::Registry(source) = error else {
+        return error;
+    };
+    if is_gap(&source, omitted) {
+        let omitted = omitted.len();
+        return Error::SparseRefused { omitted, source };
+    }
+    Error::Registry(source)
+}
+
+/// Returns whether a registry misses what was left out, or misses something and does not say what.
+fn is_gap(error: &registry::Error, omitted: &BTreeSet<Digest>) -> bool {
+    if let registry::Error::ManifestBlobUnknown { missing, .. } = error
+        && !missing.is_empty()
+    {
+        return !missing.is_disjoint(omitted);
+    }
+    let is_missing = matches!(
+        error,
+        registry::Error::ManifestBlobUnknown { .. } | registry::Error::Absent { .. }
+    );
+    is_missing && !omitted.is_empty()
+}
+
 /// Returns the digest at the place of each image, asking the registry once per image.
 pub(super) async fn observe(
     registry: &Client,
@@ -289,5 +352,42 @@ fn manifest_reference(reference: &Reference) -> ManifestReference {
     match reference {
         Reference::Tag(tag) => ManifestReference::Tag(tag.clone()),
         Reference::Digest(digest) => ManifestReference::Digest(*digest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Class, Classified as _};
+    use crate::transport::{Action, Message};
+
+    fn unknown(missing: &[Digest]) -> Error {
+        Error::Registry(registry::Error::ManifestBlobUnknown {
+            action: Action::new("write manifest".to_owned(), "registry.example"),
+            message: Message::default(),
+            missing: missing.iter().copied().collect(),
+        })
+    }
+
+    #[test]
+    fn only_what_was_left_out_makes_a_registry_one_that_wants_whole_indexes() {
+        let (left_out, lost) = (Digest::of(b"left out"), Digest::of(b"lost"));
+        let sparse = BTreeSet::from([left_out]);
+        for (missing, omitted, is_sparse) in [
+            (vec![left_out], &sparse, true),
+            (vec![lost, left_out], &sparse, true),
+            (vec![], &sparse, true),
+            (vec![lost], &sparse, false),
+            (vec![lost], &BTreeSet::new(), false),
+            (vec![], &BTreeSet::new(), false),
+        ] {
+            let error = explain(unknown(&missing), omitted);
+            let found = matches!(error, Error::SparseRefused { .. });
+            assert_eq!(found, is_sparse, "{missing:?} {omitted:?}");
+        }
+        let error = explain(unknown(&[]), &sparse);
+        assert_eq!(error.class(), Class::Rejected);
+        assert!(error.hint().unwrap().contains("rewritten"));
+        assert!(matches!(explain(Error::Stopped, &sparse), Error::Stopped));
     }
 }

@@ -12,6 +12,7 @@
 //! # Invariants
 //!
 //! - A package's resources are touched only after all its images are in place on that target.
+//! - A referrer is put only where an image that it is about is in place.
 //! - Nothing is deleted on a target.
 //!
 //! # Durability
@@ -79,6 +80,20 @@ pub enum Error {
         /// The digest found.
         found: Digest,
     },
+    /// The registry takes only indexes of which every child is there.
+    #[error("expected the registry to take an index of which {omitted} manifests were left out")]
+    SparseRefused {
+        /// How many manifests were left out of the image.
+        omitted: usize,
+        /// What the registry said.
+        source: registry::Error,
+    },
+    /// A referrer has to wait for the image that it is about.
+    #[error("expected image {subject}, which it is about, to be in place first")]
+    SubjectAbsent {
+        /// Where that image should be.
+        subject: String,
+    },
     /// A package of type operator names no artifact with a tag.
     #[error("expected an operator package to name its bundle image with a tag")]
     NoArtifact,
@@ -114,11 +129,15 @@ impl Classified for Error {
             Self::Store(error) => error.class(),
             Self::Catalog(error) => error.class(),
             Self::Tree(TreeError::Read { source, .. }) => source.class(),
-            Self::Tree(TreeError::Parse { .. } | TreeError::TooDeep { .. }) => Class::Corrupt,
+            Self::Tree(
+                TreeError::Parse { .. } | TreeError::TooDeep { .. } | TreeError::RootOmitted { .. },
+            ) => Class::Corrupt,
             Self::Conflict { .. } => Class::Usage,
-            Self::NoArtifact | Self::NoModulePlugin | Self::ResourceFailed { .. } => {
-                Class::Rejected
-            }
+            Self::NoArtifact
+            | Self::NoModulePlugin
+            | Self::SparseRefused { .. }
+            | Self::ResourceFailed { .. } => Class::Rejected,
+            Self::SubjectAbsent { .. } => Class::Absent,
             Self::ResourcePending { .. } | Self::Stopped => Class::Transient,
         }
     }
@@ -132,6 +151,10 @@ impl Classified for Error {
             Self::Conflict { .. } => Some(
                 "find out who pushed it; delete the tag there if it may be replaced".to_owned(),
             ),
+            Self::SparseRefused { .. } => Some(
+                "this registry does not take indexes of which platforms were left out; build the package with rewritten indexes, or with all platforms"
+                    .to_owned(),
+            ),
             Self::NoArtifact => {
                 Some("name the bundle image in spec.artifact of the package manifest".to_owned())
             }
@@ -140,6 +163,7 @@ impl Classified for Error {
             }
             Self::ResourceFailed { .. }
             | Self::ResourcePending { .. }
+            | Self::SubjectAbsent { .. }
             | Self::Tree(_)
             | Self::Stopped => None,
         }

@@ -5,14 +5,16 @@
 //! ```text
 //! 1. blobs that no repository of the target is known to hold (shared ones first), and mounts of blobs that one holds
 //! 2. mounts of blobs from where step 1 has put them
-//! 3. per image: manifests, children before parents, the tag last
+//! 3. per image: manifests, children before parents, the tag last; an image before its referrers
 //! ```
 //!
 //! # Invariants
 //!
 //! - In sync means: the plan is empty.
 //! - A blob is sent at most once per target, however many images and repositories want it.
-//! - A manifest comes after everything that it names.
+//! - A manifest comes after everything that it names, children left out apart.
+//! - A referrer (signature, attestation) comes after the image that it is about, so that nobody ever sees a signature of
+//!   what is not there.
 //! - A tag that points to something which no package of ours has put there is a conflict and is left alone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,10 @@ use std::fmt;
 use super::wanted::{Place, WantedImage};
 use crate::base::oci::Descriptor;
 use crate::base::{Digest, Repository, Tree};
+
+/// The most rounds in which images are put in place. A countersignature of a signature of an image takes three; what a
+/// hostile package stacks beyond that is put without an order. Chosen, not measured.
+const WAVES_MAX: usize = 16;
 
 /// What a target was seen to hold at the place of one wanted image, and what the image consists of.
 #[derive(Clone, Debug)]
@@ -84,6 +90,11 @@ pub struct ImageStep {
     pub manifests: Vec<Descriptor>,
     /// What it replaces there.
     pub replaces: Option<Digest>,
+    /// How many rounds of other images come before.
+    pub wave: usize,
+    /// The images that it is about and that are not in place yet, as indexes: one of them must have got there before.
+    /// Empty where it is about none, or one is in place.
+    pub after: BTreeSet<usize>,
 }
 
 /// A place that holds what we did not put there.
@@ -128,15 +139,21 @@ impl Plan {
             }
         }
         plan.blobs = plan_blobs(&behind, &holders);
+        let mut after = find_subjects(states, &behind, &holders);
+        let waves = plan_waves(&behind, &mut after);
         plan.images = behind
             .into_iter()
-            .map(|(index, state)| ImageStep {
+            .zip(after)
+            .map(|((index, state), after)| ImageStep {
                 index,
                 place: state.wanted.place.clone(),
                 manifests: holders.missing_manifests(state),
                 replaces: state.found,
+                wave: waves[&index],
+                after,
             })
             .collect();
+        plan.images.sort_by_key(|step| (step.wave, step.index));
         plan
     }
 
@@ -262,6 +279,72 @@ fn plan_blobs(behind: &[(usize, &ImageState<'_>)], holders: &Holders<'_>) -> Vec
         )
     });
     steps
+}
+
+/// Returns for each image that is behind those that it is about, unless one of them is in place already.
+fn find_subjects(
+    states: &[ImageState<'_>],
+    behind: &[(usize, &ImageState<'_>)],
+    holders: &Holders<'_>,
+) -> Vec<BTreeSet<usize>> {
+    let sought: BTreeSet<Digest> = behind
+        .iter()
+        .flat_map(|(_, state)| state.tree.subjects.iter().copied())
+        .collect();
+    let mut parts: BTreeMap<(&Repository, Digest), BTreeSet<usize>> = BTreeMap::new();
+    for (index, state) in states.iter().enumerate() {
+        for manifest in &state.tree.manifests {
+            if sought.contains(&manifest.digest) {
+                let key = (&state.wanted.place.repository, manifest.digest);
+                parts.entry(key).or_default().insert(index);
+            }
+        }
+    }
+    let find = |(index, state): &(usize, &ImageState<'_>)| {
+        let repository = &state.wanted.place.repository;
+        let mut after = BTreeSet::new();
+        for subject in &state.tree.subjects {
+            if !holders.holds(repository, subject) {
+                after.extend(parts.get(&(repository, *subject)).into_iter().flatten());
+            }
+        }
+        after.remove(index);
+        after
+    };
+    behind.iter().map(find).collect()
+}
+
+/// Returns for each image that is behind how many rounds of others come before it.
+///
+/// Images that are about one another, which only a hostile package can hold, or that are stacked beyond [`WAVES_MAX`],
+/// all go in the last round and come after nothing.
+fn plan_waves(
+    behind: &[(usize, &ImageState<'_>)],
+    after: &mut [BTreeSet<usize>],
+) -> BTreeMap<usize, usize> {
+    let mut waiting: BTreeMap<usize, &mut BTreeSet<usize>> =
+        behind.iter().map(|(index, _)| *index).zip(after).collect();
+    let mut waves = BTreeMap::new();
+    for wave in 1..WAVES_MAX {
+        let is_free = |after: &BTreeSet<usize>| !after.iter().any(|it| waiting.contains_key(it));
+        let free: Vec<usize> = waiting
+            .iter()
+            .filter(|(_, after)| is_free(after))
+            .map(|(index, _)| *index)
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        for index in free {
+            waiting.remove(&index);
+            waves.insert(index, wave - 1);
+        }
+    }
+    for (index, after) in waiting {
+        after.clear();
+        waves.insert(index, WAVES_MAX - 1);
+    }
+    waves
 }
 
 /// Returns how many images need each blob.

@@ -32,6 +32,8 @@ fn tree(root: &str, layers: &[&str]) -> Tree {
             })
             .collect(),
         manifests: vec![descriptor(&child, 10), descriptor(root, 20)],
+        omitted: BTreeSet::new(),
+        subjects: BTreeSet::new(),
     }
 }
 
@@ -43,6 +45,7 @@ fn wanted(repository: &str, tag: &str, root: &str) -> WantedImage {
         },
         root: descriptor(root, 20),
         ours: BTreeSet::from([digest(root)]),
+        omitted: BTreeSet::new(),
     }
 }
 
@@ -129,13 +132,101 @@ fn in_sync_means_that_the_plan_is_empty() {
     assert_eq!(plan, Plan::default());
 }
 
-/// Images in a few repositories with layers from a small pool, some of them in sync already.
-fn images() -> impl Strategy<Value = Vec<(usize, BTreeSet<usize>, bool)>> {
+/// A tree that is about the images named.
+fn about(root: &str, subjects: &[&str]) -> Tree {
+    Tree {
+        subjects: subjects.iter().map(|subject| digest(subject)).collect(),
+        ..tree(root, &["base"])
+    }
+}
+
+/// Returns the waves of the images behind and what each comes after.
+fn order(plan: &Plan) -> Vec<(usize, usize, Vec<usize>)> {
+    let steps = plan.images.iter();
+    steps
+        .map(|step| (step.wave, step.index, step.after.iter().copied().collect()))
+        .collect()
+}
+
+#[test]
+fn referrers_come_after_what_they_are_about_in_their_repository() {
+    let images = [
+        (wanted("a", "countersignature", "s2"), about("s2", &["s1"])),
+        (
+            wanted("a", "signature", "s1"),
+            about("s1", &["image/child"]),
+        ),
+        (wanted("a", "v1", "image"), tree("image", &["base"])),
+        (wanted("b", "v1", "image"), tree("image", &["base"])),
+        (
+            wanted("b", "signature", "s1"),
+            about("s1", &["image/child"]),
+        ),
+        (wanted("c", "stray", "s3"), about("s3", &["elsewhere"])),
+    ];
+    let mut states: Vec<ImageState<'_>> = images
+        .iter()
+        .map(|(wanted, tree)| state(wanted, tree, None))
+        .collect();
+    assert_eq!(
+        order(&Plan::new(&states)),
+        [
+            (0, 2, vec![]),
+            (0, 3, vec![]),
+            (0, 5, vec![]),
+            (1, 1, vec![2]),
+            (1, 4, vec![3]),
+            (2, 0, vec![1]),
+        ]
+    );
+    // One in place is waited for no longer; one in conflict will not come.
+    states[2].found = Some(digest("image"));
+    states[3].found = Some(digest("foreign"));
+    let plan = Plan::new(&states);
+    assert_eq!(plan.conflicts.len(), 1);
+    assert_eq!(
+        order(&plan),
+        [
+            (0, 1, vec![]),
+            (0, 4, vec![3]),
+            (0, 5, vec![]),
+            (1, 0, vec![1])
+        ]
+    );
+}
+
+#[test]
+fn images_that_are_about_one_another_are_planned_all_the_same() {
+    let images = [
+        (wanted("a", "x", "x"), about("x", &["y"])),
+        (wanted("a", "y", "y"), about("y", &["x/child"])),
+        (wanted("a", "z", "z"), about("z", &["x"])),
+        (wanted("a", "v1", "image"), tree("image", &["base"])),
+    ];
+    let states: Vec<ImageState<'_>> = images
+        .iter()
+        .map(|(wanted, tree)| state(wanted, tree, None))
+        .collect();
+    let last = WAVES_MAX - 1;
+    assert_eq!(
+        order(&Plan::new(&states)),
+        [
+            (0, 3, vec![]),
+            (last, 0, vec![]),
+            (last, 1, vec![]),
+            (last, 2, vec![])
+        ]
+    );
+}
+
+/// Images in a few repositories with layers from a small pool, some of them in sync already, some about another one.
+fn images() -> impl Strategy<Value = Vec<(usize, BTreeSet<usize>, bool, Option<usize>)>> {
     proptest::collection::vec(
         (
             0..4_usize,
             proptest::collection::btree_set(0..8_usize, 1..5),
             any::<bool>(),
+            proptest::option::of(0..12_usize),
         ),
         1..12,
     )
@@ -149,12 +240,18 @@ proptest! {
         let images: Vec<(WantedImage, Tree, bool)> = images
             .into_iter()
             .enumerate()
-            .map(|(number, (repository, layers, is_there))| {
+            .map(|(number, (repository, layers, is_there, subject))| {
                 let root = format!("root{number}");
+                // Nothing can be about what comes after it: a digest is known only when all of the content is.
+                let subject = subject.filter(|subject| *subject < number);
                 let layers: Vec<String> = layers.iter().map(|layer| format!("layer{layer}")).collect();
                 let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
                 let wanted = wanted(&format!("repo{repository}"), &format!("v{number}"), &root);
-                (wanted, tree(&root, &layers), is_there)
+                let tree = Tree {
+                    subjects: subject.iter().map(|subject| digest(&format!("root{subject}"))).collect(),
+                    ..tree(&root, &layers)
+                };
+                (wanted, tree, is_there)
             })
             .collect();
         let states: Vec<ImageState<'_>> = images
@@ -187,6 +284,14 @@ proptest! {
             registry.entry(step.repository.clone()).or_default().insert(digest);
         }
         for step in &plan.images {
+            let state = &states[step.index];
+            for other in &states {
+                let is_subject = state.tree.subjects.contains(&other.wanted.root.digest)
+                    && state.wanted.place.repository == other.wanted.place.repository;
+                let held = registry.get(&other.wanted.place.repository);
+                let is_held = held.is_some_and(|held| held.contains(&other.wanted.root.digest));
+                prop_assert!(!is_subject || is_held, "{} comes before what it is about", step.place);
+            }
             let held = registry.entry(step.place.repository.clone()).or_default();
             for blob in &states[step.index].tree.blobs {
                 prop_assert!(held.contains(&blob.descriptor.digest), "{} is incomplete", step.place);

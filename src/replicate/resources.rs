@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 
 use super::wanted::{Wanted, WantedPackage};
 use super::{Error, Target, problem};
-use crate::base::{Digest, PackageKind};
+use crate::base::{Description, Digest, PackageKind, Repository, Tag};
 use crate::catalog::{PackageRecord, Problem, RunCounts};
 use crate::platform::{
     self, Observed, OperatorInfo, Platform, Resource, Verdict, operator_resources, plugin_resource,
@@ -110,7 +110,7 @@ fn resources_of(
             }
             Ok(resources)
         }
-        PackageKind::Chart | PackageKind::Images => Ok(Vec::new()),
+        PackageKind::Chart | PackageKind::Images | PackageKind::Supplement => Ok(Vec::new()),
     }
 }
 
@@ -119,22 +119,36 @@ fn operator_info(
     package: &PackageRecord,
     pull_registry: &str,
 ) -> Result<OperatorInfo, Error> {
-    let artifact = package.artifact.as_ref().ok_or(Error::NoArtifact)?;
-    let tag = artifact.tag().ok_or(Error::NoArtifact)?;
+    let (repository, tag) = bundle_of(package).ok_or(Error::NoArtifact)?;
     let name = &package.name;
+    let summary = package.description.as_ref().and_then(Description::summary);
     Ok(OperatorInfo {
         name: name.clone(),
         display_name: package
             .display_name
             .clone()
             .unwrap_or_else(|| name.to_string()),
-        description: format!("{name} bundle image"),
+        description: summary.map_or_else(|| format!("{name} bundle image"), str::to_owned),
         registry: pull_registry.to_owned(),
-        repository: artifact.repository().clone(),
+        repository: repository.clone(),
         tag: tag.clone(),
         catalog_source: target.catalog_source.clone(),
         image_pull_secrets: Vec::new(),
     })
+}
+
+/// Returns repository and tag of the bundle image. One that the package names by its digest alone has the tag that it has
+/// among the images, because that is the one that it gets on the target.
+fn bundle_of(package: &PackageRecord) -> Option<(&Repository, &Tag)> {
+    let artifact = package.artifact.as_ref()?;
+    let repository = artifact.repository();
+    let tag = artifact.tag().or_else(|| {
+        let mut same = package.images.iter().filter(|image| {
+            Some(&image.digest) == artifact.digest() && image.reference.repository() == repository
+        });
+        same.find_map(|image| image.reference.tag())
+    });
+    Some((repository, tag?))
 }
 
 /// Brings every resource in place, in order, then waits for what the platform says of all of them together. Returns the
@@ -223,5 +237,57 @@ async fn accept(platform: &Platform, resource: &Resource, timeout: Duration) -> 
             resource: resource.to_string(),
             last,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Returns the record of an operator package with this artifact and these images, by name.
+    fn package(artifact: Option<&str>, images: &[&str]) -> PackageRecord {
+        let digest = Digest::of(b"bundle");
+        let images: Vec<_> = images
+            .iter()
+            .map(|name| {
+                json!({"reference": name, "digest": digest, "media_type": "m", "size_bytes": 1, "content_bytes": 1})
+            })
+            .collect();
+        serde_json::from_value(json!({
+            "digest": Digest::of(b"file"), "file_name": "x.tgz", "size_bytes": 1, "name": "redis-operator",
+            "version": null, "kind": "operator", "platforms": [], "artifact": artifact, "images": images,
+            "resources": [], "display_name": "Redis", "blob_count": 1, "blob_bytes": 1,
+            "provenance": {"by": "unchecked"}, "ready_at": "2026-01-01T00:00:00Z",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_bundle_named_by_digest_has_the_tag_that_it_has_among_the_images() {
+        let digest = Digest::of(b"bundle");
+        let pinned = format!("r.example/ops/bundle@{digest}");
+        let both = format!("r.example/ops/bundle:v1@{digest}");
+        let other = format!("r.example/ops/bundle@{}", Digest::of(b"other"));
+        let tagged = ["r.example/ops/redis:7", "r.example/ops/bundle:v2"];
+        for (artifact, images, tag) in [
+            (Some("r.example/ops/bundle:v1"), &[][..], Some("v1")),
+            (Some(both.as_str()), &tagged, Some("v1")),
+            (Some(pinned.as_str()), &tagged, Some("v2")),
+            (Some(pinned.as_str()), &tagged[..1], None),
+            (Some(pinned.as_str()), &[pinned.as_str()], None),
+            (Some(other.as_str()), &tagged, None),
+            (None, &tagged, None),
+        ] {
+            let package = package(artifact, images);
+            let found = bundle_of(&package);
+            assert_eq!(
+                found.map(|(_, tag)| tag.as_str()),
+                tag,
+                "{artifact:?} {images:?}"
+            );
+            assert!(found.is_none_or(|(repository, _)| repository.as_str() == "ops/bundle"));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One run: observe, plan, apply, resources, and what is reported of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,7 @@ use super::trigger::Reason;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
 use super::{Error, Replicate, problem};
 use crate::base::oci::MANIFEST_BYTES_MAX;
-use crate::base::{Classified as _, Digest, Tree};
+use crate::base::{Classified as _, Digest, Tree, TreeError};
 use crate::catalog::{PackageRecord, Placement, Problem, RunCounts, RunOutcome, RunRecord};
 
 /// The most problems that a record of a run keeps. Chosen, not measured.
@@ -144,15 +145,16 @@ impl<'a> Run<'a> {
     }
 
     /// Reads from the store what each image consists of. Blocking.
-    fn read_trees(&mut self, found: &BTreeMap<usize, Option<Digest>>) -> BTreeMap<usize, Tree> {
+    fn read_trees(
+        &mut self,
+        found: &BTreeMap<usize, Option<Digest>>,
+    ) -> BTreeMap<usize, Arc<Tree>> {
         let store = &self.task.store;
+        let mut reader = TreeReader::new(|digest: &Digest| store.read(digest, MANIFEST_BYTES_MAX));
         let mut trees = BTreeMap::new();
         for index in found.keys() {
             let image = &self.wanted.images[*index];
-            let tree = Tree::read(&image.root, |manifest| {
-                store.read(&manifest.digest, MANIFEST_BYTES_MAX)
-            });
-            match tree {
+            match reader.read(image) {
                 Ok(tree) => {
                     trees.insert(*index, tree);
                 }
@@ -170,7 +172,7 @@ impl<'a> Run<'a> {
     async fn bring(
         &mut self,
         found: &BTreeMap<usize, Option<Digest>>,
-        trees: &BTreeMap<usize, Tree>,
+        trees: &BTreeMap<usize, Arc<Tree>>,
     ) -> Result<(), Error> {
         let mut indexes = Vec::with_capacity(trees.len());
         let mut states = Vec::with_capacity(trees.len());
@@ -287,6 +289,44 @@ impl<'a> Run<'a> {
     }
 }
 
+/// What was left out of an image, which may differ from package to package, and what the rest consists of.
+type Known<'w> = (&'w BTreeSet<Digest>, Arc<Tree>);
+
+/// Reads what images consist of, once for each: thousands of names may stand for one large index.
+struct TreeReader<'w, F> {
+    read: F,
+    known: HashMap<Digest, Vec<Known<'w>>>,
+}
+
+impl<'w, F, E> TreeReader<'w, F>
+where
+    F: FnMut(&Digest) -> Result<Vec<u8>, E>,
+    E: std::error::Error + 'static,
+{
+    fn new(read: F) -> Self {
+        Self {
+            read,
+            known: HashMap::new(),
+        }
+    }
+
+    fn read(&mut self, image: &'w WantedImage) -> Result<Arc<Tree>, TreeError<E>> {
+        let known = self.known.entry(image.root.digest).or_default();
+        if let Some((_, tree)) = known.iter().find(|(omitted, _)| **omitted == image.omitted) {
+            return Ok(Arc::clone(tree));
+        }
+        let tree = Tree::read(&image.root, |manifest| {
+            if image.omitted.contains(&manifest.digest) {
+                return Ok(None);
+            }
+            (self.read)(&manifest.digest).map(Some)
+        })?;
+        let tree = Arc::new(tree);
+        known.push((&image.omitted, Arc::clone(&tree)));
+        Ok(tree)
+    }
+}
+
 fn subject(image: &WantedImage) -> String {
     format!("image {}", image.place)
 }
@@ -342,5 +382,57 @@ fn log(run: &RunRecord) {
             "{}",
             problem.message
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wanted::Place;
+    use super::*;
+    use crate::base::oci::Descriptor;
+
+    #[test]
+    fn an_image_of_several_names_is_read_once_unless_other_parts_were_left_out() {
+        let blob = |content: &str| {
+            let (digest, size) = (Digest::of(content.as_bytes()), content.len());
+            format!(r#"{{"mediaType":"m","digest":"{digest}","size":{size}}}"#)
+        };
+        let child = format!(r#"{{"config":{},"layers":[]}}"#, blob("config"));
+        let index = format!(r#"{{"manifests":[{}]}}"#, blob(&child));
+        let child_digest = Digest::of(child.as_bytes());
+        let image = |tag: &str, omitted: BTreeSet<Digest>| WantedImage {
+            place: Place {
+                repository: "a".parse().unwrap(),
+                reference: Reference::Tag(tag.parse().unwrap()),
+            },
+            root: Descriptor {
+                media_type: "m".to_owned(),
+                digest: Digest::of(index.as_bytes()),
+                size_bytes: index.len() as u64,
+            },
+            ours: BTreeSet::new(),
+            omitted,
+        };
+        let mut images: Vec<WantedImage> = ["v1", "v2", "v3"]
+            .map(|tag| image(tag, BTreeSet::new()))
+            .into();
+        images.push(image("v4", BTreeSet::from([child_digest])));
+        let mut reads = Vec::new();
+        let mut reader = TreeReader::new(|digest: &Digest| {
+            reads.push(*digest);
+            let content = if *digest == child_digest {
+                &child
+            } else {
+                &index
+            };
+            Ok::<_, std::convert::Infallible>(content.clone().into_bytes())
+        });
+        let trees: Vec<usize> = images
+            .iter()
+            .map(|image| reader.read(image).unwrap().manifests.len())
+            .collect();
+        assert_eq!(trees, [2, 2, 2, 1]);
+        let root = images[0].root.digest;
+        assert_eq!(reads, [root, child_digest, root]);
     }
 }

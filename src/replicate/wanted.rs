@@ -43,6 +43,8 @@ pub struct WantedImage {
     pub root: Descriptor,
     /// What packages of ours have brought to this place, this image included: what may be replaced there.
     pub ours: BTreeSet<Digest>,
+    /// Manifests that its indexes name and that every package which brings it has left out.
+    pub omitted: BTreeSet<Digest>,
 }
 
 /// A package that a target should hold.
@@ -70,15 +72,24 @@ impl Wanted {
     /// one after the other.
     pub fn collect(packages: Vec<PackageRecord>) -> Self {
         let mut places: BTreeMap<Place, WantedImage> = BTreeMap::new();
-        for image in packages.iter().flat_map(|package| &package.images) {
-            let place = place_of(image);
-            let wanted = places.entry(place.clone()).or_insert_with(|| WantedImage {
-                place,
-                root: descriptor_of(image),
-                ours: BTreeSet::new(),
-            });
-            wanted.root = descriptor_of(image);
-            wanted.ours.insert(image.digest);
+        for package in &packages {
+            for image in &package.images {
+                let place = place_of(image);
+                let wanted = places.entry(place.clone()).or_insert_with(|| WantedImage {
+                    place,
+                    root: descriptor_of(image),
+                    ours: BTreeSet::new(),
+                    omitted: package.omitted.clone(),
+                });
+                if wanted.root.digest == image.digest {
+                    // What one package leaves out another one may bring.
+                    wanted.omitted.retain(|it| package.omitted.contains(it));
+                } else {
+                    wanted.omitted.clone_from(&package.omitted);
+                }
+                wanted.root = descriptor_of(image);
+                wanted.ours.insert(image.digest);
+            }
         }
         let index: BTreeMap<Place, usize> = places
             .keys()
@@ -148,5 +159,64 @@ impl Filter {
     /// Returns whether the package is meant for the target.
     pub fn matches(&self, name: &PackageName) -> bool {
         self.0.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::PackageKind;
+    use crate::catalog::{ImageRecord, Provenance};
+
+    /// A package with one image at `a/b:1` that leaves these out.
+    fn package(image: &[u8], omitted: &[Digest]) -> PackageRecord {
+        let (digest, size_bytes) = (Digest::of(image), image.len() as u64);
+        PackageRecord {
+            digest: Digest::of(b"file"),
+            file_name: "x.tgz".to_owned(),
+            size_bytes: 1,
+            name: "x".parse().unwrap(),
+            version: None,
+            kind: PackageKind::Images,
+            platforms: Vec::new(),
+            artifact: None,
+            images: vec![ImageRecord {
+                reference: "registry.example/a/b:1".parse().unwrap(),
+                digest,
+                media_type: "x".to_owned(),
+                size_bytes,
+                content_bytes: size_bytes,
+            }],
+            resources: Vec::new(),
+            display_name: None,
+            description: None,
+            omitted: omitted.iter().copied().collect(),
+            blob_count: 1,
+            blob_bytes: size_bytes,
+            blobs: BTreeMap::new(),
+            carried_by: None,
+            provenance: Provenance::Unchecked,
+            ready_at: "2026-11-21T10:00:00Z".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_one_package_leaves_out_another_one_may_bring() {
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        let omitted = |packages: Vec<PackageRecord>| {
+            let mut wanted = Wanted::collect(packages);
+            assert_eq!(wanted.images.len(), 1);
+            wanted.images.remove(0).omitted
+        };
+        let sparse = || package(b"image", &[one, two]);
+        let whole = || package(b"image", &[]);
+        let half = || package(b"image", &[two]);
+        assert_eq!(omitted(vec![sparse()]), BTreeSet::from([one, two]));
+        assert_eq!(omitted(vec![sparse(), half()]), BTreeSet::from([two]));
+        assert!(omitted(vec![sparse(), whole()]).is_empty());
+        assert!(omitted(vec![whole(), sparse()]).is_empty());
+        // Another image at the same place starts anew.
+        let newer = package(b"newer", &[one]);
+        assert_eq!(omitted(vec![whole(), newer]), BTreeSet::from([one]));
     }
 }

@@ -4,9 +4,14 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Failure, Outcome, output, runtime};
-use crate::base::{PackageKind, PackageName, Platform, Secret};
-use crate::build::{Access, Builder, ImageSource, Recipe, Transport};
+use serde::Serialize;
+
+use super::{Failure, Format, Outcome, output, runtime};
+use crate::base::{Digest, ImageReference, PackageKind, PackageName, Platform, Secret};
+use crate::build::{
+    Access, Builder, Created, Form, ImageSource, IndexForm, PackedImage, Recipe, Referrers,
+    Transport,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -34,14 +39,42 @@ pub(super) struct Arguments {
     /// Platforms to keep of multi-platform images, separated by commas; by default all
     #[arg(long, value_name = "OS/ARCH,...", value_delimiter = ',')]
     platforms: Vec<Platform>,
+    /// What becomes of an index of which platforms are left out
+    #[arg(long, value_name = "FORM", value_enum, default_value_t)]
+    index: IndexChoice,
+    /// Leave out signatures, attestations and bills of materials that refer to the images
+    #[arg(long)]
+    no_referrers: bool,
     /// Catalogue that the operator is published in
     #[arg(long = "default-catalog-source", value_name = "NAME")]
     catalog_source: Option<String>,
     /// File with the `ModulePlugin` of a cluster plugin
     #[arg(long, value_name = "FILE")]
     module_plugin: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    output: Format,
     #[command(flatten)]
     registry: RegistryArguments,
+}
+
+/// What becomes of an index of which platforms are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum IndexChoice {
+    /// It keeps its digest, and some of its manifests are not there: not every registry takes that
+    Sparse,
+    /// It is made anew, with another digest: signatures of it do not hold
+    #[default]
+    Rewritten,
+}
+
+impl From<IndexChoice> for IndexForm {
+    fn from(choice: IndexChoice) -> Self {
+        match choice {
+            IndexChoice::Sparse => Self::Sparse,
+            IndexChoice::Rewritten => Self::Rewritten,
+        }
+    }
 }
 
 /// How to get at the registries that images come from.
@@ -73,6 +106,20 @@ pub(super) struct RegistryArguments {
 }
 
 impl RegistryArguments {
+    /// Returns whether nothing was said.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self {
+            username,
+            password,
+            password_stdin,
+            no_auth,
+            plain,
+            ca_file,
+        } = self;
+        let has_credentials = username.is_some() || password.is_some() || *password_stdin;
+        !(has_credentials || *no_auth || *plain || ca_file.is_some())
+    }
+
     pub(super) fn access(&self) -> Result<Access, Failure> {
         let password = match (&self.password, self.password_stdin) {
             (Some(password), _) => Some(Secret::new(password.clone())),
@@ -121,11 +168,45 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let access = arguments.registry.access()?;
+    let (folder, format) = (arguments.folder.clone(), arguments.output);
+    let has_choice = !arguments.platforms.is_empty();
+    let recipe = recipe(arguments)?;
+    let runtime = runtime()?;
+    let builder = Builder::new(&access, runtime.handle().clone())?;
+    let created = builder.create(recipe, &folder)?;
+    match format {
+        Format::Json => output::json(&View::new(&created)),
+        Format::Text => output::data(created.manifest.display()),
+    }
+    if has_choice {
+        created.images.iter().for_each(note_form);
+    }
+    note_left_out(&created.left_out);
+    for image in &created.absent {
+        output::note(format!(
+            "note: {image} is listed as referring to another image, and is not there"
+        ));
+    }
+    output::note(format!(
+        "{} images, {} referrers; look at the manifest, then run: violetd package {}",
+        created.images.len(),
+        created.referrers,
+        folder.display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn recipe(arguments: Arguments) -> Result<Recipe, Failure> {
+    if arguments.kind == Some(PackageKind::Supplement) {
+        return Err(Failure::usage(
+            "expected a type with images, found `supplement`, which `violetd package --for` makes",
+        ));
+    }
     let name = match arguments.name {
         Some(name) => name,
         None => name_of(&arguments.folder)?,
     };
-    let recipe = Recipe {
+    Ok(Recipe {
         name,
         kind: arguments.kind,
         version: arguments.version,
@@ -133,19 +214,99 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         artifact: arguments.artifact,
         images: arguments.images,
         platforms: arguments.platforms,
+        index: arguments.index.into(),
+        referrers: if arguments.no_referrers {
+            Referrers::LeaveOut
+        } else {
+            Referrers::Take
+        },
         catalog_source: arguments.catalog_source,
         module_plugin: arguments.module_plugin,
-    };
-    let runtime = runtime()?;
-    let builder = Builder::new(&access, runtime.handle().clone())?;
-    let created = builder.create(recipe, &arguments.folder)?;
-    let folder = arguments.folder.display();
-    output::data(created.manifest.display());
-    output::note(format!(
-        "{} images; look at the manifest, then run: violetd package {folder}",
-        created.images
-    ));
-    Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// What is printed for programs.
+#[derive(Serialize)]
+struct View<'a> {
+    manifest: &'a Path,
+    images: Vec<ImageView<'a>>,
+    referrers: usize,
+    referrers_left_out: &'a [ImageReference],
+    referrers_absent: &'a [ImageReference],
+}
+
+impl<'a> View<'a> {
+    fn new(created: &'a Created) -> Self {
+        Self {
+            manifest: &created.manifest,
+            images: created.images.iter().map(ImageView::new).collect(),
+            referrers: created.referrers,
+            referrers_left_out: &created.left_out,
+            referrers_absent: &created.absent,
+        }
+    }
+}
+
+/// What becomes of an image, for programs.
+#[derive(Serialize)]
+pub(super) struct ImageView<'a> {
+    reference: String,
+    /// `whole`, `sparse` or `rewritten`.
+    form: &'static str,
+    /// Where it comes from.
+    source_digest: Digest,
+    /// In the package.
+    digest: Digest,
+    /// Manifests that a sparse index names and that are left out.
+    omitted: Vec<&'a Digest>,
+}
+
+impl<'a> ImageView<'a> {
+    pub(super) fn new(image: &'a PackedImage) -> Self {
+        let (form, source_digest, omitted) = match &image.form {
+            Form::Whole => ("whole", image.digest, Vec::new()),
+            Form::Sparse { omitted } => ("sparse", image.digest, omitted.iter().collect()),
+            Form::Rewritten { from } => ("rewritten", *from, Vec::new()),
+        };
+        Self {
+            reference: image.reference.to_string(),
+            form,
+            source_digest,
+            digest: image.digest,
+            omitted,
+        }
+    }
+}
+
+/// Says what becomes of an image of which platforms might be left out.
+pub(super) fn note_form(image: &PackedImage) {
+    let PackedImage {
+        reference, digest, ..
+    } = image;
+    output::note(match &image.form {
+        Form::Whole => format!("note: {reference} is whole: its digest stays {digest}"),
+        Form::Sparse { omitted } => format!(
+            "note: platforms were left out of {reference}: its index is sparse, without {} of its manifests, and its digest stays {digest}",
+            omitted.len()
+        ),
+        Form::Rewritten { from } => format!(
+            "note: platforms were left out of {reference}: its index is rewritten, its digest was {from}, and is {digest} in the package"
+        ),
+    });
+}
+
+/// Says which referrers do not go along.
+pub(super) fn note_left_out(left_out: &[ImageReference]) {
+    for image in left_out {
+        output::note(format!(
+            "note: {image} is left out: it refers to, and may be the signature of, an index that is rewritten, or of something else that is not in the package"
+        ));
+    }
+    if !left_out.is_empty() {
+        output::note(
+            "hint: take all platforms, or use `violetd create --index sparse`, to keep signatures of indexes",
+        );
+    }
 }
 
 /// Returns the name of the package that a folder is for.

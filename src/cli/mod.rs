@@ -19,8 +19,10 @@
 //! | 75 | transient | try again later |
 //! | 77 | denied | credentials or permissions are missing |
 
+mod audit;
 mod config;
 mod create;
+mod inventory;
 mod output;
 mod package;
 mod serve;
@@ -61,12 +63,16 @@ enum Command {
     Sync(status::SyncArguments),
     /// Write the folder from which a package is made
     Create(Box<create::Arguments>),
-    /// Make a package from such a folder
+    /// Make a package from a folder that `create` wrote
     Package(package::Arguments),
+    /// List the blobs that are here, so that `package --base` can leave them out
+    Inventory(inventory::Arguments),
     /// Show what a package file contains
     Show(show::Arguments),
     /// Check signatures and checksums of package files
     Verify(verify::Arguments),
+    /// Check the audit record, and report what it holds about a package
+    Audit(audit::Arguments),
     /// Check a configuration file
     Config(config::Arguments),
 }
@@ -108,8 +114,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sync(arguments) => status::sync(&arguments),
         Command::Create(arguments) => create::run(*arguments),
         Command::Package(arguments) => package::run(&arguments),
+        Command::Inventory(arguments) => inventory::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
     match result {

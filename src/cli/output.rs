@@ -2,7 +2,7 @@
 #![expect(clippy::print_stderr, reason = "this is the file that prints")]
 
 use std::fmt::Display;
-use std::io::Write as _;
+use std::io::{self, BufWriter, StdoutLock, Write as _};
 use std::process::ExitCode;
 
 use chrono::TimeDelta;
@@ -10,44 +10,61 @@ use serde::Serialize;
 
 use super::{Failure, exit_code};
 use crate::base::Class;
+use crate::base::shown::printable;
 
 /// Prints data for people.
 pub(super) fn data(text: impl Display) {
-    let mut text = text.to_string();
+    let mut text = harmless(&text.to_string());
     if !text.ends_with('\n') && !text.is_empty() {
         text.push('\n');
     }
-    write(&text);
+    bytes(text.as_bytes());
 }
 
 /// Prints data for programs.
 pub(super) fn json(value: &impl Serialize) {
-    let mut text = serde_json::to_string_pretty(value).expect("views can be written as JSON");
-    text.push('\n');
-    write(&text);
+    bytes(json_text(value).as_bytes());
 }
 
-/// Writes data. Whoever reads it may have seen enough (`violetd packages | head`): that is no failure, and any other is
-/// said where words go.
-fn write(text: &str) {
-    let written = std::io::stdout().write_all(text.as_bytes());
+/// Returns data for programs as it is printed.
+pub(super) fn json_text(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("views can be written as JSON");
+    text.push('\n');
+    text
+}
+
+/// Prints data as it is. Whoever reads it may have seen enough (`violetd packages | head`): that is no failure, and any
+/// other is said where words go.
+pub(super) fn bytes(bytes: &[u8]) {
+    let written = io::stdout().write_all(bytes);
     if let Err(error) = written
-        && error.kind() != std::io::ErrorKind::BrokenPipe
+        && error.kind() != io::ErrorKind::BrokenPipe
     {
         eprintln!("error: failed to write to standard output: {error}");
     }
 }
 
+/// Prints data that is too much to be put together first.
+pub(super) fn stream(
+    write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut output = BufWriter::new(io::stdout().lock());
+    match write(&mut output).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
 /// Prints words.
 pub(super) fn note(text: impl Display) {
-    eprintln!("{text}");
+    eprintln!("{}", harmless(&text.to_string()));
 }
 
 /// Prints why a command failed.
 pub(super) fn failure(failure: &Failure) {
-    eprintln!("error: {:#}", failure.error);
+    note(format_args!("error: {:#}", failure.error));
     if let Some(hint) = &failure.hint {
-        eprintln!("hint: {hint}");
+        note(format_args!("hint: {hint}"));
     }
 }
 
@@ -63,6 +80,13 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
+/// Returns a text in which everything but line feeds is written out that would move the cursor, colour what follows or turn it
+/// around: names of files and messages of servers come from elsewhere.
+fn harmless(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    lines.join("\n")
+}
+
 /// Lays out rows in columns of equal width, two spaces apart.
 pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -75,7 +99,8 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(cell);
+            // A line feed would begin a row that nobody has given.
+            line.extend(cell.chars().map(|c| if c == '\n' { ' ' } else { c }));
             line.extend(std::iter::repeat_n(' ', width + 2 - cell.chars().count()));
         }
         text.push_str(line.trim_end());
@@ -108,6 +133,16 @@ mod tests {
             .collect();
         assert_eq!(table(&rows), "NAME         STATE\na-long-name  ok\n");
         assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn control_characters_of_others_do_not_reach_a_terminal() {
+        let text = "a\u{1b}[2Jb\tc\u{9b}d\ne\u{7f}";
+        assert_eq!(harmless(text), "a\\u{1b}[2Jb\\u{9}c\\u{9b}d\ne\\u{7f}");
+        assert_eq!(
+            table(&[vec!["a\nb".to_owned(), "c".to_owned()]]),
+            "a b  c\n"
+        );
     }
 
     #[test]

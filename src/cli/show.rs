@@ -1,23 +1,24 @@
 //! `violetd show`: what a package file contains, in violet's words.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::{Failure, Format, Outcome, output};
-use crate::base::{Class, Digest, PackageKind, PackageName, Platform};
-use crate::package::{self, Contents, DiscardSink, Limits, UnpackError};
+use crate::base::shown::one_line;
+use crate::base::{Class, Description, Digest, PackageKind, PackageName, Platform};
+use crate::package::{self, Contents, DiscardSink, Limits, Nested, UnpackError, Unpacked};
 use crate::sys::fs::Context as _;
+use crate::verify::Source;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Package file
+    /// Package file, or the table of a package in parts
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Also list the artifact and all images
+    /// Also list the artifact, all images, and what the main image or chart says of itself
     #[arg(long)]
     all: bool,
     /// How to print
@@ -25,7 +26,25 @@ pub(super) struct Arguments {
     output: Format,
 }
 
-/// What is printed for programs.
+/// What is printed for programs. Of a file that only carries packages there is `nested` and nothing else.
+#[derive(Serialize)]
+struct FileView<'a> {
+    #[serde(flatten)]
+    package: Option<View<'a>>,
+    nested: Vec<NestedView<'a>>,
+}
+
+/// A package in a file inside of the file.
+#[derive(Serialize)]
+struct NestedView<'a> {
+    path: &'a str,
+    digest: Digest,
+    size_bytes: u64,
+    #[serde(flatten)]
+    package: View<'a>,
+}
+
+/// One package.
 #[derive(Serialize)]
 struct View<'a> {
     name: Option<&'a str>,
@@ -38,6 +57,18 @@ struct View<'a> {
     images: Vec<ImageView>,
     blobs: usize,
     blob_bytes: u64,
+    /// What the main image or chart says of itself.
+    description: Option<&'a Description>,
+    /// Why there is no such description, or what is missing from it.
+    description_problem: Option<ProblemView>,
+    /// Images that the main image or chart names and that are not in the package.
+    missing_related_images: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ProblemView {
+    code: &'static str,
+    message: String,
 }
 
 #[derive(Serialize)]
@@ -48,7 +79,8 @@ struct ImageView {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let file = File::open(&arguments.file).context("open", &arguments.file)?;
+    let source = Source::of(&arguments.file)?;
+    let file = source.open().context("open", &arguments.file)?;
     let mut sink = DiscardSink::default();
     let contents =
         package::unpack(file, &Limits::default(), &mut sink).map_err(|error| match error {
@@ -59,18 +91,57 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
                 hint: None,
             },
         });
-    let contents = contents.map_err(|failure| Failure {
+    let unpacked = contents.map_err(|failure| Failure {
         error: failure
             .error
             .context(format!("failed to read `{}`", arguments.file.display())),
         ..failure
     })?;
     match arguments.output {
-        Format::Json => output::json(&view(&contents)),
-        Format::Text if arguments.all => output::data(summary(&contents) + &details(&contents)),
-        Format::Text => output::data(summary(&contents)),
+        Format::Json => output::json(&file_view(&unpacked)),
+        Format::Text => {
+            output::data(text(&unpacked, arguments));
+            let nested = unpacked.nested.iter().map(|nested| &nested.contents);
+            for contents in unpacked.package.iter().chain(nested) {
+                if let Some(problem) = &contents.description_problem {
+                    output::note(format!("note: {problem}"));
+                }
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The lines for the package and for each one nested in it, with an empty line between them.
+fn text(unpacked: &Unpacked, arguments: &Arguments) -> String {
+    let lines = |contents: &Contents| {
+        let details = arguments
+            .all
+            .then(|| details(contents) + &describe(contents));
+        summary(contents) + &details.unwrap_or_default()
+    };
+    let nested = unpacked.nested.iter().map(|nested| {
+        let file = arguments.all.then(|| format!("File: {}\n", nested.path));
+        lines(&nested.contents) + &file.unwrap_or_default()
+    });
+    let all: Vec<String> = unpacked.package.iter().map(lines).chain(nested).collect();
+    all.join("\n")
+}
+
+fn file_view(unpacked: &Unpacked) -> FileView<'_> {
+    FileView {
+        package: unpacked.package.as_ref().map(view),
+        nested: unpacked.nested.iter().map(nested_view).collect(),
+    }
+}
+
+fn nested_view(nested: &Nested) -> NestedView<'_> {
+    NestedView {
+        path: &nested.path,
+        digest: nested.digest,
+        size_bytes: nested.size_bytes,
+        package: view(&nested.contents),
+    }
 }
 
 fn view(contents: &Contents) -> View<'_> {
@@ -92,6 +163,15 @@ fn view(contents: &Contents) -> View<'_> {
             .collect(),
         blobs: contents.blobs.len(),
         blob_bytes: contents.blobs.values().sum(),
+        description: contents.description.as_ref(),
+        description_problem: contents
+            .description_problem
+            .as_ref()
+            .map(|problem| ProblemView {
+                code: problem.code(),
+                message: problem.to_string(),
+            }),
+        missing_related_images: contents.list_missing_images(),
     }
 }
 
@@ -125,6 +205,38 @@ fn details(contents: &Contents) -> String {
     text
 }
 
+/// What is known besides, a line for each fact: with `--all`, below what violet prints.
+fn describe(contents: &Contents) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            let value = one_line(value, usize::MAX);
+            writeln!(text, "{key}: {value}").expect("writing to a String cannot fail");
+        }
+    };
+    let list = |items: &[&str]| (!items.is_empty()).then(|| format!("[{}]", items.join(" ")));
+    line("DisplayName", contents.display_name.as_deref());
+    match &contents.description {
+        Some(Description::Operator(operator)) => {
+            let channels: Vec<&str> = operator.channels.iter().map(String::as_str).collect();
+            line("Summary", operator.summary.as_deref());
+            line("CSV", operator.csv_name.as_deref());
+            line("Channels", list(&channels).as_deref());
+            line("DefaultChannel", operator.default_channel.as_deref());
+        }
+        Some(Description::Chart(chart)) => {
+            line("Summary", chart.description.as_deref());
+            line("Chart", Some(&format!("{} {}", chart.name, chart.version)));
+            line("AppVersion", chart.app_version.as_deref());
+            line("PluginConfig", chart.has_plugin_config.then_some("true"));
+        }
+        None => {}
+    }
+    let missing = contents.list_missing_images();
+    line("MissingImages", list(&missing).as_deref());
+    text
+}
+
 /// Violet's own name for a type.
 const fn violet_type(kind: PackageKind) -> &'static str {
     match kind {
@@ -132,5 +244,6 @@ const fn violet_type(kind: PackageKind) -> &'static str {
         PackageKind::Plugin => "plugin",
         PackageKind::Chart => "chart",
         PackageKind::Images => "images",
+        PackageKind::Supplement => "supplement",
     }
 }

@@ -49,7 +49,7 @@ struct Folder<'a> {
 enum Apart {
     /// Others may be neither equal, nor inside, nor around.
     Nested,
-    /// Files are moved here: it may be inside of a drop folder, but not be one. Such folders may be shared.
+    /// Files are put here: it may be inside of a drop folder, but not be one. Such folders may be shared.
     Equal,
 }
 
@@ -73,14 +73,19 @@ fn check_folders(config: &Config) -> Result<(), Flaw> {
         }
     }
     for (index, drop) in config.drops.iter().enumerate() {
-        if drop.done_dir == drop.rejected_dir {
-            let key = |name: &str| format!("drop[{index}].{name}");
-            let problem = Problem::Overlap {
-                path: drop.rejected_dir.clone(),
-                other: drop.done_dir.clone(),
-                other_key: key("done_dir"),
-            };
-            return Err(Flaw::new(key("rejected_dir"), problem));
+        let key = |name: &str| format!("drop[{index}].{name}");
+        let done = ("done_dir", &drop.done_dir);
+        let rejected = ("rejected_dir", &drop.rejected_dir);
+        let requests = ("requests_dir", &drop.requests_dir);
+        for (one, other) in [(rejected, done), (requests, done), (requests, rejected)] {
+            if one.1 == other.1 {
+                let problem = Problem::Overlap {
+                    path: one.1.clone(),
+                    other: other.1.clone(),
+                    other_key: key(other.0),
+                };
+                return Err(Flaw::new(key(one.0), problem));
+            }
         }
     }
     Ok(())
@@ -107,6 +112,7 @@ fn folders(config: &Config) -> Vec<Folder<'_>> {
         let key = |name: &str| format!("drop[{index}].{name}");
         add(key("done_dir"), &drop.done_dir, Apart::Equal);
         add(key("rejected_dir"), &drop.rejected_dir, Apart::Equal);
+        add(key("requests_dir"), &drop.requests_dir, Apart::Equal);
     }
     folders
 }

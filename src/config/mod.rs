@@ -27,6 +27,7 @@ pub mod secret;
 mod sections;
 mod settings;
 mod target;
+mod trust;
 
 use std::path::{Path, PathBuf};
 
@@ -35,12 +36,13 @@ pub use self::check::Risk;
 pub use self::error::{Error, Place, Problem};
 pub use self::secret::SecretSource;
 pub use self::sections::{
-    Admin, AfterReady, DropFolder, Limits, Log, LogFormat, Policy, Replicate, Verify,
+    Admin, AfterReady, DropFolder, Limits, Log, LogFormat, Policy, Replicate,
 };
 pub use self::target::{
     Acp, CatalogSource, Credentials, Directory, Platform, PlatformAccess, PlatformKind, Registry,
     Role, Target, Transport, Verification,
 };
+pub use self::trust::{SignerValidity, Verify};
 
 use self::document::Document;
 use self::error::Flaw;
@@ -112,18 +114,19 @@ impl Config {
         settings.log.check()?;
         settings.limits.check()?;
         settings.replicate.check()?;
+        let verify = Verify::read(settings.verify)?;
         Ok(Self {
             state_dir: sections::absolute("state_dir", settings.state_dir)?,
             log: settings.log,
             admin: Admin::read(settings.admin)?,
-            verify: Verify::read(settings.verify)?,
             limits: settings.limits,
             drops: settings
                 .drop
                 .into_iter()
                 .enumerate()
-                .map(|(index, settings)| DropFolder::read(index, settings))
+                .map(|(index, settings)| DropFolder::read(index, settings, &verify))
                 .collect::<Result<_, _>>()?,
+            verify,
             replicate: settings.replicate,
             targets: settings
                 .target

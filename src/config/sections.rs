@@ -10,15 +10,16 @@ use tracing_subscriber::EnvFilter;
 use super::choice::choice;
 use super::duration;
 use super::error::{Flaw, Problem};
-use super::settings::{AdminSettings, DropSettings, VerifySettings};
+use super::settings::{AdminSettings, DropSettings};
+use super::trust::{self, Verify};
 use crate::base::ByteCount;
 
 /// Most attempts at one request that make sense. Chosen: beyond it the back-off alone takes most of a day.
 const ATTEMPTS_MAX: u32 = 100;
 /// Most images and blobs in flight for each target that make sense. Chosen: a registry is slower with more.
 const CONCURRENCY_MAX: u32 = 64;
-/// Hex digits of an OpenPGP fingerprint: version 4 (RFC 4880) and version 6 (RFC 9580).
-const FINGERPRINT_DIGITS: [usize; 2] = [40, 64];
+/// The most levels of archives in archives: each takes a part of the stack and a decompressor. Chosen, not measured.
+const ARCHIVES_NESTED_MAX: u32 = 8;
 
 choice! {
     /// How log lines look.
@@ -75,27 +76,48 @@ pub struct Admin {
     pub listen: Option<SocketAddr>,
 }
 
-/// `[verify]`: whose signatures are trusted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verify {
-    /// Files of OpenPGP certificates, or folders of such files.
-    pub keyring: Vec<PathBuf>,
-    /// Fingerprints in upper case without spaces. Empty: every certificate of the keyring may sign.
-    pub signers: Vec<String>,
-}
-
 /// `[limits]`: how much a package may ask for. What is absent is the default of the package reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Entries of one archive.
+    /// Entries of one archive and of those inside.
     pub entries_max: Option<u64>,
-    /// Bytes of one archive once decompressed.
+    /// Bytes of one archive once decompressed, with those inside.
     pub unpacked_bytes_max: Option<ByteCount>,
     /// Bytes of one metadata file.
     pub metadata_bytes_max: Option<ByteCount>,
+    /// Bytes held in memory for one package: names, metadata, manifests, configurations.
+    pub metadata_total_bytes_max: Option<ByteCount>,
+    /// Bytes of one image manifest or configuration.
+    pub manifest_bytes_max: Option<ByteCount>,
+    /// Bytes of one entry name.
+    pub path_bytes_max: Option<ByteCount>,
+    /// Levels of manifests below an image.
+    pub nesting_max: Option<u32>,
     /// Unpacked bytes for each byte read.
     pub expansion_ratio_max: Option<u64>,
+    /// Unpacked bytes below which the ratio is not looked at.
+    pub expansion_checked_from_bytes: Option<ByteCount>,
+    /// Bytes of one extension header of the archive.
+    pub extension_bytes_max: Option<ByteCount>,
+    /// Extension headers before one entry.
+    pub extensions_max: Option<u32>,
+    /// Images of one package.
+    pub images_max: Option<u64>,
+    /// Kubernetes documents of one package.
+    pub resources_max: Option<u64>,
+    /// Levels of archives inside of one archive. 1 to 8.
+    pub archives_nested_max: Option<u32>,
+    /// Bytes of one Helm chart that is packed by itself.
+    pub chart_bytes_max: Option<ByteCount>,
+    /// Bytes of the window that zstd may ask for.
+    pub zstd_window_bytes_max: Option<ByteCount>,
+    /// Bytes of the layers of an operator bundle or chart that is looked into.
+    pub bundle_bytes_max: Option<ByteCount>,
+    /// Bytes of them once decompressed.
+    pub bundle_unpacked_bytes_max: Option<ByteCount>,
+    /// Entries of them.
+    pub bundle_entries_max: Option<u64>,
     /// Ingest pauses while the state directory has less free space than this.
     pub free_bytes_min: ByteCount,
 }
@@ -132,6 +154,12 @@ pub struct DropFolder {
     pub path: PathBuf,
     /// What a package in it needs in order to be trusted.
     pub policy: Policy,
+    /// Files of OpenPGP certificates, or folders of such files.
+    pub keyring: Vec<PathBuf>,
+    /// Fingerprints in upper case without spaces. Empty: every certificate of the keyring may sign.
+    pub signers: Vec<String>,
+    /// How many different signers must have signed.
+    pub signatures_min: u32,
     /// How long a file must rest before it counts as complete.
     pub settle: Duration,
     /// How long a file waits for the signature or checksum that the policy asks for, before it is refused.
@@ -142,6 +170,8 @@ pub struct DropFolder {
     pub done_dir: PathBuf,
     /// Where refused files move.
     pub rejected_dir: PathBuf,
+    /// Where it is said which blobs files wait for.
+    pub requests_dir: PathBuf,
 }
 
 impl Default for Log {
@@ -159,7 +189,22 @@ impl Default for Limits {
             entries_max: None,
             unpacked_bytes_max: None,
             metadata_bytes_max: None,
+            metadata_total_bytes_max: None,
+            manifest_bytes_max: None,
+            path_bytes_max: None,
+            nesting_max: None,
             expansion_ratio_max: None,
+            expansion_checked_from_bytes: None,
+            extension_bytes_max: None,
+            extensions_max: None,
+            images_max: None,
+            resources_max: None,
+            archives_nested_max: None,
+            chart_bytes_max: None,
+            zstd_window_bytes_max: None,
+            bundle_bytes_max: None,
+            bundle_unpacked_bytes_max: None,
+            bundle_entries_max: None,
             free_bytes_min: ByteCount(1 << 30),
         }
     }
@@ -196,21 +241,44 @@ impl Log {
 
 impl Limits {
     pub(super) fn check(&self) -> Result<(), Flaw> {
-        let is_zero = [
-            ("entries_max", self.entries_max == Some(0)),
+        let amount = |bytes: Option<ByteCount>| bytes.map(|bytes| bytes.0);
+        let count = |count: Option<u32>| count.map(u64::from);
+        let numbers = [
+            ("entries_max", self.entries_max),
+            ("unpacked_bytes_max", amount(self.unpacked_bytes_max)),
+            ("metadata_bytes_max", amount(self.metadata_bytes_max)),
             (
-                "unpacked_bytes_max",
-                self.unpacked_bytes_max == Some(ByteCount(0)),
+                "metadata_total_bytes_max",
+                amount(self.metadata_total_bytes_max),
             ),
+            ("manifest_bytes_max", amount(self.manifest_bytes_max)),
+            ("path_bytes_max", amount(self.path_bytes_max)),
+            ("nesting_max", count(self.nesting_max)),
+            ("expansion_ratio_max", self.expansion_ratio_max),
+            ("extension_bytes_max", amount(self.extension_bytes_max)),
+            ("extensions_max", count(self.extensions_max)),
+            ("images_max", self.images_max),
+            ("resources_max", self.resources_max),
+            ("archives_nested_max", count(self.archives_nested_max)),
+            ("chart_bytes_max", amount(self.chart_bytes_max)),
+            ("zstd_window_bytes_max", amount(self.zstd_window_bytes_max)),
+            ("bundle_bytes_max", amount(self.bundle_bytes_max)),
             (
-                "metadata_bytes_max",
-                self.metadata_bytes_max == Some(ByteCount(0)),
+                "bundle_unpacked_bytes_max",
+                amount(self.bundle_unpacked_bytes_max),
             ),
-            ("expansion_ratio_max", self.expansion_ratio_max == Some(0)),
+            ("bundle_entries_max", self.bundle_entries_max),
         ];
-        match is_zero.iter().find(|(_, is_zero)| *is_zero) {
-            Some((key, _)) => Err(out_of_range(format!("limits.{key}"), "at least 1", "0")),
-            None => Ok(()),
+        if let Some((key, _)) = numbers.iter().find(|(_, number)| *number == Some(0)) {
+            return Err(out_of_range(format!("limits.{key}"), "at least 1", "0"));
+        }
+        match self.archives_nested_max {
+            Some(levels) if levels > ARCHIVES_NESTED_MAX => Err(out_of_range(
+                "limits.archives_nested_max".to_owned(),
+                format!("1 to {ARCHIVES_NESTED_MAX}"),
+                levels.to_string(),
+            )),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -271,33 +339,12 @@ impl Admin {
     }
 }
 
-impl Verify {
-    pub(super) fn read(settings: VerifySettings) -> Result<Self, Flaw> {
-        let keyring = settings
-            .keyring
-            .into_iter()
-            .enumerate()
-            .map(|(index, path)| absolute(format!("verify.keyring[{index}]"), path))
-            .collect::<Result<_, _>>()?;
-        let signers = settings
-            .signers
-            .iter()
-            .enumerate()
-            .map(|(index, text)| {
-                fingerprint(text).ok_or_else(|| {
-                    let text = format!(
-                        "expected a whole fingerprint, 40 or 64 hex digits, found `{text}`"
-                    );
-                    Flaw::new(format!("verify.signers[{index}]"), Problem::Value(text))
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { keyring, signers })
-    }
-}
-
 impl DropFolder {
-    pub(super) fn read(index: usize, settings: DropSettings) -> Result<Self, Flaw> {
+    pub(super) fn read(
+        index: usize,
+        settings: DropSettings,
+        verify: &Verify,
+    ) -> Result<Self, Flaw> {
         let key = |name: &str| format!("drop[{index}].{name}");
         let path = settings
             .path
@@ -310,13 +357,27 @@ impl DropFolder {
             Some(given) => absolute(key(name), given),
             None => Ok(path.join(default)),
         };
+        let keyring = match settings.keyring {
+            Some(paths) => trust::keyring(&key("keyring"), paths)?,
+            None => verify.keyring.clone(),
+        };
+        let signers = match settings.signers {
+            Some(texts) => trust::signers(&key("signers"), &texts)?,
+            None => verify.signers.clone(),
+        };
+        let signatures_min =
+            trust::signatures_min(&key("signatures_min"), settings.signatures_min, &signers)?;
         Ok(Self {
             policy: settings.policy,
+            keyring,
+            signers,
+            signatures_min,
             settle: settings.settle,
             sidecar_wait: settings.sidecar_wait,
             after_ready: settings.after_ready,
             done_dir: beside("done_dir", settings.done_dir, "done")?,
             rejected_dir: beside("rejected_dir", settings.rejected_dir, "rejected")?,
+            requests_dir: beside("requests_dir", settings.requests_dir, "requests")?,
             path,
         })
     }
@@ -334,7 +395,7 @@ pub(super) fn absolute(key: impl Into<String>, path: PathBuf) -> Result<PathBuf,
     }
 }
 
-fn out_of_range(
+pub(super) fn out_of_range(
     key: impl Into<String>,
     expected: impl Into<String>,
     found: impl Into<String>,
@@ -344,14 +405,4 @@ fn out_of_range(
         found: found.into(),
     };
     Flaw::new(key, problem)
-}
-
-/// Returns a fingerprint in upper case without spaces. Short key ids are no fingerprints: others can make a key with
-/// the same one.
-fn fingerprint(text: &str) -> Option<String> {
-    let digits: String = text.split_whitespace().collect();
-    let digits = digits.strip_prefix("0x").unwrap_or(&digits);
-    let is_good = FINGERPRINT_DIGITS.contains(&digits.len())
-        && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_good.then(|| digits.to_ascii_uppercase())
 }

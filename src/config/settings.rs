@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::duration;
 use super::sections::{AfterReady, Limits, Log, Policy, Replicate};
 use super::target::{CatalogSource, PlatformKind, Role};
+use super::trust::SignerValidity;
 use crate::base::{ByteCount, NamePattern, TargetName};
 
 /// The whole file.
@@ -41,6 +42,12 @@ pub(super) struct AdminSettings {
 pub(super) struct VerifySettings {
     pub(super) keyring: Vec<PathBuf>,
     pub(super) signers: Vec<String>,
+    pub(super) signer_validity: SignerValidity,
+    pub(super) sidecar_bytes_max: Option<ByteCount>,
+    pub(super) sidecar_signatures_max: Option<u64>,
+    pub(super) sidecar_lines_max: Option<u64>,
+    pub(super) keyring_bytes_max: Option<ByteCount>,
+    pub(super) keyring_certificates_max: Option<u64>,
 }
 
 /// `[[drop]]`
@@ -49,6 +56,9 @@ pub(super) struct VerifySettings {
 pub(super) struct DropSettings {
     pub(super) path: Option<PathBuf>,
     pub(super) policy: Policy,
+    pub(super) keyring: Option<Vec<PathBuf>>,
+    pub(super) signers: Option<Vec<String>>,
+    pub(super) signatures_min: u32,
     #[serde(with = "duration")]
     pub(super) settle: Duration,
     #[serde(with = "duration")]
@@ -56,6 +66,7 @@ pub(super) struct DropSettings {
     pub(super) after_ready: AfterReady,
     pub(super) done_dir: Option<PathBuf>,
     pub(super) rejected_dir: Option<PathBuf>,
+    pub(super) requests_dir: Option<PathBuf>,
 }
 
 /// `[[target]]`
@@ -147,6 +158,12 @@ impl Default for VerifySettings {
         Self {
             keyring: vec!["/etc/violetd/keys".into()],
             signers: Vec::new(),
+            signer_validity: SignerValidity::WhenSigned,
+            sidecar_bytes_max: None,
+            sidecar_signatures_max: None,
+            sidecar_lines_max: None,
+            keyring_bytes_max: None,
+            keyring_certificates_max: None,
         }
     }
 }
@@ -156,11 +173,15 @@ impl Default for DropSettings {
         Self {
             path: None,
             policy: Policy::Signature,
+            keyring: None,
+            signers: None,
+            signatures_min: 1,
             settle: Duration::from_secs(5),
             sidecar_wait: Duration::from_mins(10),
             after_ready: AfterReady::Move,
             done_dir: None,
             rejected_dir: None,
+            requests_dir: None,
         }
     }
 }
@@ -205,6 +226,7 @@ impl Default for PlatformSettings {
 
 impl Settings {
     /// Returns settings in which every key has a value. The values mean nothing.
+    #[expect(clippy::too_many_lines, reason = "one line for each key")]
     pub(super) fn sample() -> Self {
         let text = || Some("x".to_owned());
         let path = || Some(PathBuf::from("/x"));
@@ -220,13 +242,31 @@ impl Settings {
                 entries_max: Some(1),
                 unpacked_bytes_max: Some(ByteCount(1)),
                 metadata_bytes_max: Some(ByteCount(1)),
+                metadata_total_bytes_max: Some(ByteCount(1)),
+                manifest_bytes_max: Some(ByteCount(1)),
+                path_bytes_max: Some(ByteCount(1)),
+                nesting_max: Some(1),
                 expansion_ratio_max: Some(1),
+                expansion_checked_from_bytes: Some(ByteCount(1)),
+                extension_bytes_max: Some(ByteCount(1)),
+                extensions_max: Some(1),
+                images_max: Some(1),
+                resources_max: Some(1),
+                archives_nested_max: Some(1),
+                chart_bytes_max: Some(ByteCount(1)),
+                zstd_window_bytes_max: Some(ByteCount(1)),
+                bundle_bytes_max: Some(ByteCount(1)),
+                bundle_unpacked_bytes_max: Some(ByteCount(1)),
+                bundle_entries_max: Some(1),
                 ..Limits::default()
             },
             drop: vec![DropSettings {
                 path: path(),
+                keyring: Some(vec!["/x".into()]),
+                signers: Some(vec!["x".to_owned()]),
                 done_dir: path(),
                 rejected_dir: path(),
+                requests_dir: path(),
                 ..DropSettings::default()
             }],
             target: vec![TargetSettings {
@@ -255,7 +295,15 @@ impl Settings {
             }],
             ..Self::default()
         };
-        settings.verify.signers = vec!["x".to_owned()];
+        settings.verify = VerifySettings {
+            signers: vec!["x".to_owned()],
+            sidecar_bytes_max: Some(ByteCount(1)),
+            sidecar_signatures_max: Some(1),
+            sidecar_lines_max: Some(1),
+            keyring_bytes_max: Some(ByteCount(1)),
+            keyring_certificates_max: Some(1),
+            ..VerifySettings::default()
+        };
         settings
     }
 }

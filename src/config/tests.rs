@@ -325,7 +325,7 @@ fn text_errors_name_the_line() {
         "#);
     insta::assert_snapshot!(shown("[log]\nkeyring = []"), @r#"
         violetd.toml:2: `log.keyring`: expected a known key
-        hint: did you mean `verify.keyring`, in another section?
+        hint: did you mean `drop.keyring`, in another section?
         "#);
     insta::assert_snapshot!(shown("[log]\ncolour = true"), @r#"
         violetd.toml:2: `log.colour`: expected a known key
@@ -375,6 +375,10 @@ fn folders_are_kept_apart() {
         "#);
     insta::assert_snapshot!(shown("[[drop]]\npath = \"/b\"\nrejected_dir = \"/b/done\""), @r#"
         violetd.toml:10: `drop[1].rejected_dir`: expected a folder apart from `drop[1].done_dir`, found `/b/done` and `/b/done`
+        hint: choose folders that are not inside each other
+        "#);
+    insta::assert_snapshot!(shown("[[drop]]\npath = \"/b\"\nrequests_dir = \"/b/done\""), @r#"
+        violetd.toml:10: `drop[1].requests_dir`: expected a folder apart from `drop[1].done_dir`, found `/b/done` and `/b/done`
         hint: choose folders that are not inside each other
         "#);
     insta::assert_snapshot!(shown("[[drop]]\npath = \"/b\"\ndone_dir = \"/var/lib/violetd/x\""), @r#"

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::audit;
 use crate::base::{Class, Classified, ParseNameError, TargetName};
 use crate::catalog;
 use crate::config;
@@ -34,6 +35,9 @@ pub enum Error {
     /// The catalog cannot be opened.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
+    /// The audit record cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
     /// The keys cannot be read.
     #[error(transparent)]
     Keyring(#[from] verify::Error),
@@ -129,6 +133,7 @@ impl Classified for Error {
             Self::Watch(_) | Self::Http(_) | Self::Signal(_) => Class::Transient,
             Self::Store(error) => error.class(),
             Self::Catalog(error) => error.class(),
+            Self::Audit(error) => error.class(),
             Self::Keyring(error) => error.class(),
             Self::Secret { source, .. } => source.class(),
             Self::TargetFile { source, .. } | Self::Drop { source, .. } => source.class(),
@@ -147,6 +152,7 @@ impl Classified for Error {
             Self::Fs(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
+            Self::Audit(error) => error.hint(),
             Self::Keyring(error) => error.hint(),
             Self::Schedule { source, .. } => source.hint(),
             Self::Secret { source, .. } => source.hint(),

@@ -3,7 +3,7 @@
 //! # Start
 //!
 //! 1. The state directory is locked.
-//! 2. Store, catalog and keys are opened.
+//! 2. Store, catalog, audit record and keys are opened.
 //! 3. Targets are set up; two that end at the same server are refused.
 //! 4. The admin socket listens.
 //! 5. The tasks run: one per target, then ingest.
@@ -29,10 +29,11 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::Error;
 use crate::base::{Clock, SystemClock};
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::http::status::{Sources, TargetSource};
 use crate::http::{listen_tcp, listen_unix, serve_tcp, serve_unix};
 use crate::ingest::{self, Ingest};
+use crate::registry;
 use crate::replicate::{self, Replicate, Target};
 use crate::store::Store;
 use crate::sys::lock::Lock;
@@ -43,6 +44,14 @@ use crate::task::{self, Activator};
 /// How long tasks may take to stop. Below systemd's default of 90 s (`TimeoutStopSec`).
 pub const STOP_MAX: Duration = Duration::from_mins(1);
 
+/// Returns how the registry of a target is reached, for commands that ask it without a daemon.
+pub fn target_registry(
+    config: &Config,
+    target: &config::Target,
+) -> Result<registry::Options, Error> {
+    wire::registry_options(config, target)
+}
+
 /// Runs the daemon until it is told to stop.
 pub async fn run(config: Config) -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -51,7 +60,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
 
     let store = Store::open(&config.state_dir)?;
     let catalog = Catalog::open(&config.state_dir.join("catalog"))?;
-    let keyring = Arc::new(wire::keyring(&config)?);
+    let ingest_options = wire::ingest_options(&config)?;
+    let audit = wire::audit(&config, clock.now())?;
     wire::prepare(&config)?;
     wire::check_shared(&config).await?;
     let stop = CancellationToken::new();
@@ -68,17 +78,20 @@ pub async fn run(config: Config) -> Result<(), Error> {
         targets.push(start_target(target, options, parts, &mut tasks, &stop));
     }
 
+    let activator = Activator::default();
+    let folders = config.drops.iter().map(|folder| folder.path.as_path());
     let parts = ingest::Parts {
         store: store.clone(),
         catalog: catalog.clone(),
-        keyring,
+        audit,
         clock: Arc::clone(&clock),
+        watcher: Watcher::start(folders, activator.as_notify())?,
         on_ready: targets
             .iter()
             .map(|target| target.handle.activator())
             .collect(),
     };
-    let (ingest, notes, ingest_counters) = Ingest::new(wire::ingest_options(&config), parts);
+    let (ingest, notes, ingest_counters) = Ingest::new(ingest_options, parts);
     let (ingest_status, ingest_receiver) = watch::channel(task::Status::default());
     let sources = Sources {
         catalog,
@@ -97,9 +110,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
         tasks.spawn(serve_tcp(listener, sources, stop.clone()));
     }
 
-    let activator = Activator::default();
-    let folders = config.drops.iter().map(|folder| folder.path.as_path());
-    let _watcher = Watcher::start(folders, activator.as_notify())?;
     tasks.spawn(task::drive(ingest, activator, ingest_status, stop.clone()));
 
     notify::ready("watching the drop folders");
@@ -173,7 +183,7 @@ async fn drain(mut tasks: JoinSet<()>) {
 
 /// Checks what can be checked of a configuration without starting: schedules, keys, secrets, certificates.
 pub fn check(config: &Config) -> Result<(), Error> {
-    wire::keyring(config)?;
+    wire::ingest_options(config)?;
     for target in &config.targets {
         wire::target(config, target)?;
     }

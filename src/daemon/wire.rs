@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::Error;
 use super::timetable::CronTimetable;
-use crate::base::{ClusterName, Secret, SystemClock, TargetName};
+use crate::audit;
+use crate::base::{ClusterName, Secret, SystemClock, TargetName, Timestamp};
 use crate::config::{self, Config, Credentials, Endpoint, PlatformAccess, SecretSource, Transport};
 use crate::ingest::{self, AfterReady, Folder};
 use crate::package::Limits;
@@ -20,26 +21,51 @@ use crate::schedule::Schedule;
 use crate::sys::backoff;
 use crate::sys::fs::{self as durable, Context as _};
 use crate::transport::{Retries, Trust, Verification};
-use crate::verify::{Fingerprint, Keyring, Policy};
+use crate::verify::{self, Fingerprint, KeyringFiles, Policy, Requirements, Validity};
 
 /// How often the drop folders are looked at without being woken: inotify may lose events, and says nothing of changes
 /// that other machines make on a network file system. Chosen, not measured.
 const RESCAN: Duration = Duration::from_secs(15);
 
-/// Reads the keys of allowed signers. A folder that needs none may go without.
-pub(super) fn keyring(config: &Config) -> Result<Keyring, Error> {
-    let needs_keys = config
-        .drops
-        .iter()
-        .any(|folder| folder.policy == config::Policy::Signature);
-    let is_there = |path: &&PathBuf| needs_keys || path.exists();
-    let signers = config.verify.signers.iter().map(|text| {
+/// Returns what packages of a drop folder must show.
+fn requirements(config: &Config, folder: &config::DropFolder) -> Result<Requirements, Error> {
+    let policy = match folder.policy {
+        config::Policy::Signature => Policy::Signature,
+        config::Policy::Checksum => Policy::Checksum,
+        config::Policy::None => Policy::None,
+    };
+    let signers = folder.signers.iter().map(|text| {
         text.parse::<Fingerprint>()
             .map_err(|_| Error::Fingerprint { text: text.clone() })
     });
-    let signers: Vec<Fingerprint> = signers.collect::<Result<_, _>>()?;
-    let files = config.verify.keyring.iter().filter(is_there);
-    Ok(Keyring::load(files, &signers)?)
+    Ok(Requirements {
+        policy,
+        signatures_min: folder.signatures_min,
+        signers: signers.collect::<Result<_, _>>()?,
+        validity: match config.verify.signer_validity {
+            config::SignerValidity::WhenSigned => Validity::WhenSigned,
+            config::SignerValidity::Now => Validity::Now,
+        },
+        limits: verify_limits(&config.verify),
+    })
+}
+
+fn verify_limits(config: &config::Verify) -> verify::Limits {
+    let defaults = verify::Limits::default();
+    let bytes = |bytes: Option<crate::base::ByteCount>| bytes.map(|bytes| bytes.0);
+    verify::Limits {
+        sidecar_bytes_max: bytes(config.sidecar_bytes_max).unwrap_or(defaults.sidecar_bytes_max),
+        sidecar_signatures_max: config
+            .sidecar_signatures_max
+            .unwrap_or(defaults.sidecar_signatures_max),
+        sidecar_lines_max: config
+            .sidecar_lines_max
+            .unwrap_or(defaults.sidecar_lines_max),
+        keyring_bytes_max: bytes(config.keyring_bytes_max).unwrap_or(defaults.keyring_bytes_max),
+        keyring_certificates_max: config
+            .keyring_certificates_max
+            .unwrap_or(defaults.keyring_certificates_max),
+    }
 }
 
 /// Makes the folders that the daemon writes to.
@@ -61,37 +87,80 @@ pub(super) fn prepare(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns how to ingest.
-pub(super) fn ingest_options(config: &Config) -> ingest::Options {
+/// Opens the audit record. Its last line is logged, so that the journal holds it too.
+pub(super) fn audit(config: &Config, now: Timestamp) -> Result<audit::Log, Error> {
+    let options = audit::Options::new(config.state_dir.join(audit::DIR));
+    let log = audit::Log::open(options, now)?;
+    if let Some(head) = log.head() {
+        tracing::info!(%head, "audit record goes on");
+    }
+    Ok(log)
+}
+
+/// Returns how much a package may ask for: what the configuration says, else what the package reader takes by default.
+fn package_limits(limits: &config::Limits) -> Limits {
     let defaults = Limits::default();
-    let limits = &config.limits;
     let bytes = |configured: Option<crate::base::ByteCount>, default: u64| {
         configured.map_or(default, |bytes| bytes.0)
     };
-    ingest::Options {
-        folders: config.drops.iter().map(folder).collect(),
-        limits: Limits {
-            entries_max: limits.entries_max.unwrap_or(defaults.entries_max),
-            unpacked_bytes_max: bytes(limits.unpacked_bytes_max, defaults.unpacked_bytes_max),
-            metadata_bytes_max: bytes(limits.metadata_bytes_max, defaults.metadata_bytes_max),
-            expansion_ratio_max: limits
-                .expansion_ratio_max
-                .unwrap_or(defaults.expansion_ratio_max),
-            ..defaults
-        },
-        free_bytes_min: limits.free_bytes_min.0,
-        rescan: RESCAN,
+    Limits {
+        entries_max: limits.entries_max.unwrap_or(defaults.entries_max),
+        unpacked_bytes_max: bytes(limits.unpacked_bytes_max, defaults.unpacked_bytes_max),
+        metadata_bytes_max: bytes(limits.metadata_bytes_max, defaults.metadata_bytes_max),
+        metadata_total_bytes_max: bytes(
+            limits.metadata_total_bytes_max,
+            defaults.metadata_total_bytes_max,
+        ),
+        manifest_bytes_max: bytes(limits.manifest_bytes_max, defaults.manifest_bytes_max),
+        path_bytes_max: bytes(limits.path_bytes_max, defaults.path_bytes_max),
+        nesting_max: limits.nesting_max.unwrap_or(defaults.nesting_max),
+        expansion_ratio_max: limits
+            .expansion_ratio_max
+            .unwrap_or(defaults.expansion_ratio_max),
+        expansion_checked_from_bytes: bytes(
+            limits.expansion_checked_from_bytes,
+            defaults.expansion_checked_from_bytes,
+        ),
+        extension_bytes_max: bytes(limits.extension_bytes_max, defaults.extension_bytes_max),
+        extensions_max: limits.extensions_max.unwrap_or(defaults.extensions_max),
+        images_max: limits.images_max.unwrap_or(defaults.images_max),
+        resources_max: limits.resources_max.unwrap_or(defaults.resources_max),
+        archives_nested_max: limits
+            .archives_nested_max
+            .unwrap_or(defaults.archives_nested_max),
+        chart_bytes_max: bytes(limits.chart_bytes_max, defaults.chart_bytes_max),
+        zstd_window_bytes_max: bytes(limits.zstd_window_bytes_max, defaults.zstd_window_bytes_max),
+        bundle_bytes_max: bytes(limits.bundle_bytes_max, defaults.bundle_bytes_max),
+        bundle_unpacked_bytes_max: bytes(
+            limits.bundle_unpacked_bytes_max,
+            defaults.bundle_unpacked_bytes_max,
+        ),
+        bundle_entries_max: limits
+            .bundle_entries_max
+            .unwrap_or(defaults.bundle_entries_max),
     }
 }
 
-fn folder(folder: &config::DropFolder) -> Folder {
-    Folder {
+/// Returns how to ingest.
+pub(super) fn ingest_options(config: &Config) -> Result<ingest::Options, Error> {
+    let folders = config.drops.iter().map(|drop| folder(config, drop));
+    Ok(ingest::Options {
+        folders: folders.collect::<Result<_, _>>()?,
+        limits: package_limits(&config.limits),
+        free_bytes_min: config.limits.free_bytes_min.0,
+        rescan: RESCAN,
+    })
+}
+
+fn folder(config: &Config, folder: &config::DropFolder) -> Result<Folder, Error> {
+    let requirements = requirements(config, folder)?;
+    let keyring = KeyringFiles::new(folder.keyring.clone(), requirements.clone());
+    // What is wrong with it is said at the start, and not only when a package comes.
+    keyring.read()?;
+    Ok(Folder {
         path: folder.path.clone(),
-        policy: match folder.policy {
-            config::Policy::Signature => Policy::Signature,
-            config::Policy::Checksum => Policy::Checksum,
-            config::Policy::None => Policy::None,
-        },
+        keyring: Arc::new(keyring),
+        requirements,
         settle: folder.settle,
         sidecar_wait: folder.sidecar_wait,
         after_ready: match folder.after_ready {
@@ -101,7 +170,8 @@ fn folder(folder: &config::DropFolder) -> Folder {
         },
         done: folder.done_dir.clone(),
         rejected: folder.rejected_dir.clone(),
-    }
+        requests: folder.requests_dir.clone(),
+    })
 }
 
 /// Returns how to replicate.
@@ -168,7 +238,11 @@ fn cluster_names(target: &TargetName, clusters: &[String]) -> Result<Vec<Cluster
     clusters.iter().map(parse).collect()
 }
 
-fn registry_options(config: &Config, target: &config::Target) -> Result<registry::Options, Error> {
+/// Returns how the registry of a target is reached.
+pub(super) fn registry_options(
+    config: &Config,
+    target: &config::Target,
+) -> Result<registry::Options, Error> {
     let registry = &target.registry;
     let transport = match trust(&target.name, &registry.transport)? {
         None => registry::Transport::Http,

@@ -174,13 +174,7 @@ fn file_view(record: IngestRecord, note: Option<&Note>) -> FileView {
         IngestState::Rejected { code, reason, hint } => {
             ("rejected", Some(reason), Some(code), hint)
         }
-        IngestState::Waiting { missing } => {
-            let reason = format!(
-                "waits for {} blobs that another package brings",
-                missing.len()
-            );
-            ("waiting", Some(reason), None, None)
-        }
+        IngestState::Waiting { .. } => noted("waiting"),
     };
     FileView {
         path: record.path,

@@ -19,14 +19,22 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("verify", &["base", "package"]),
     ("store", &["base", "sys"]),
     ("catalog", &["base", "sys"]),
+    ("audit", &["base", "sys"]),
     ("transport", &["base", "sys"]),
     ("registry", &["base", "sys", "transport"]),
     ("platform", &["base", "sys", "transport"]),
-    ("build", &["base", "sys", "package", "transport"]),
+    (
+        "build",
+        &["base", "sys", "package", "transport", "registry"],
+    ),
+    (
+        "holdings",
+        &["base", "package", "store", "catalog", "registry"],
+    ),
     (
         "ingest",
         &[
-            "base", "sys", "task", "package", "verify", "store", "catalog",
+            "base", "sys", "task", "package", "verify", "store", "catalog", "audit",
         ],
     ),
     (
@@ -59,6 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "verify",
             "store",
             "catalog",
+            "audit",
             "transport",
             "registry",
             "platform",
@@ -70,7 +79,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "base", "sys", "config", "package", "verify", "catalog", "build", "http", "daemon",
+            "base", "sys", "config", "package", "verify", "catalog", "audit", "build", "holdings",
+            "http", "daemon",
         ],
     ),
 ];

@@ -7,7 +7,9 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Auth, Images, PASSWORD, TestRegistry, USERNAME, noise, run, run_program};
+use crate::support::{
+    Auth, Images, PASSWORD, TestRegistry, USERNAME, noise, run, run_program, write,
+};
 
 /// An image for two platforms in a registry that asks for a password.
 struct Source {
@@ -131,12 +133,24 @@ fn chosen_platforms_give_a_new_index_and_the_command_says_so() {
 
     let absent = source.violetd("create", &["absent", "--image", "oci:layout"], PASSWORD);
     assert!(absent.status.success(), "{absent:?}");
-    source.create(&["--platforms", "linux/s390x"]);
-    let refused = source.violetd("package", &["work", "--output", "two.tgz"], PASSWORD);
-    let words = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(66), "{words}");
-    assert!(words.contains("found linux/amd64, linux/arm64"), "{words}");
+
+    // Refused as early as may be, and again where somebody has changed the manifest.
+    let path = source.dir.path().join("work/manifest.yaml");
+    let manifest = String::from_utf8(source.read("work/manifest.yaml")).unwrap();
+    write(&path, manifest.replace("linux/amd64", "linux/s390x"));
+    let image = format!("{}/demo/app:v1", source.registry.address());
+    let other = ["other", "--image", &image, "--platforms", "linux/s390x"];
+    for (command, arguments) in [
+        ("create", &other[..]),
+        ("package", &["work", "--output", "two.tgz"]),
+    ] {
+        let refused = source.violetd(command, arguments, PASSWORD);
+        let words = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(66), "{words}");
+        assert!(words.contains("found linux/amd64, linux/arm64"), "{words}");
+    }
     assert!(!source.dir.path().join("two.tgz").exists());
+    assert!(!source.dir.path().join("other").exists());
 }
 
 #[test]

@@ -11,18 +11,21 @@ const EXAMPLE: &str = include_str!("../../config.example.toml");
 fn limits_of_the_example_are_those_of_the_package_reader() {
     let text: String = EXAMPLE
         .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(key) if key.contains("_max = ") && !key.starts_with(' ') => format!("{key}\n"),
-            Some(_) | None => format!("{line}\n"),
+        .scan("", |section, line| {
+            if line.starts_with('[') {
+                *section = line;
+            }
+            let is_shown = *section == "[limits]" && line.contains(" = ");
+            let key = line.strip_prefix('#').filter(|_| is_shown);
+            Some(format!("{}\n", key.unwrap_or(line)))
         })
         .collect();
     let shown = Config::parse(Path::new("config.example.toml"), &text, std::iter::empty())
         .unwrap()
         .limits;
     let limits = Limits::default();
-    assert_eq!(shown.entries_max, Some(limits.entries_max));
-    assert_eq!(shown.expansion_ratio_max, Some(limits.expansion_ratio_max));
     let bytes = |count: Option<violetd::base::ByteCount>| count.map(|count| count.0);
+    assert_eq!(shown.entries_max, Some(limits.entries_max));
     assert_eq!(
         bytes(shown.unpacked_bytes_max),
         Some(limits.unpacked_bytes_max)
@@ -30,6 +33,34 @@ fn limits_of_the_example_are_those_of_the_package_reader() {
     assert_eq!(
         bytes(shown.metadata_bytes_max),
         Some(limits.metadata_bytes_max)
+    );
+    assert_eq!(
+        bytes(shown.metadata_total_bytes_max),
+        Some(limits.metadata_total_bytes_max)
+    );
+    assert_eq!(
+        bytes(shown.manifest_bytes_max),
+        Some(limits.manifest_bytes_max)
+    );
+    assert_eq!(bytes(shown.path_bytes_max), Some(limits.path_bytes_max));
+    assert_eq!(shown.nesting_max, Some(limits.nesting_max));
+    assert_eq!(shown.expansion_ratio_max, Some(limits.expansion_ratio_max));
+    assert_eq!(
+        bytes(shown.expansion_checked_from_bytes),
+        Some(limits.expansion_checked_from_bytes)
+    );
+    assert_eq!(
+        bytes(shown.extension_bytes_max),
+        Some(limits.extension_bytes_max)
+    );
+    assert_eq!(shown.extensions_max, Some(limits.extensions_max));
+    assert_eq!(shown.images_max, Some(limits.images_max));
+    assert_eq!(shown.resources_max, Some(limits.resources_max));
+    assert_eq!(shown.archives_nested_max, Some(limits.archives_nested_max));
+    assert_eq!(bytes(shown.chart_bytes_max), Some(limits.chart_bytes_max));
+    assert_eq!(
+        bytes(shown.zstd_window_bytes_max),
+        Some(limits.zstd_window_bytes_max)
     );
 }
 

@@ -5,12 +5,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod audit;
 mod authoring;
 mod configuration;
 mod crash;
 mod daemon;
+mod deltas_authoring;
+mod describe;
+#[path = "../fixtures/mod.rs"]
+mod fixtures;
+mod interop;
 mod platform;
 mod registry;
 mod registry_faults;
+mod registry_listing;
+mod signatures;
 mod support;
 mod systemd;

@@ -2,277 +2,203 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
-use violetd::base::Digest;
+use violetd::sys::fs as durable;
 
-use super::{assert_holds, blobs_of, holds};
+use super::{assert_holds, blobs_of};
+use crate::fixtures::{
+    self, CHART_BYTES_MAX, ENTRIES_MAX, Fixture, IMAGES_MAX, Oddity, Policy, RESOURCES_MAX, Shape,
+};
 use crate::support::{
-    Auth, Daemon, Entries, Package, Setup, Signer, TestRegistry, drop_into, gzip, metric, names,
+    Auth, Daemon, Package, Setup, Signer, TestRegistry, drop_into, metric, names, run, write,
 };
 
-/// What lies beside a file: extension and content.
-type Sidecars = Vec<(&'static str, Vec<u8>)>;
-
-/// A file that must be refused.
-struct Case {
-    /// Name of the file without extension.
-    name: &'static str,
-    /// Policy of the folder it is dropped into.
-    policy: &'static str,
-    content: Vec<u8>,
-    sidecars: Sidecars,
-    /// Code of the refusal.
-    code: &'static str,
+/// Returns a setup with a drop folder for each policy, and the folders.
+fn setup(registry: &TestRegistry, signer: &Signer) -> (Setup, BTreeMap<Policy, PathBuf>) {
+    let setup = Setup::new(Policy::None.name())
+        .trust(&signer.certificate())
+        .trust(&fixtures::trusted_certificate());
+    let folders = BTreeMap::from([
+        (Policy::None, setup.drop_dir.clone()),
+        (Policy::Checksum, setup.path("checksum")),
+        (Policy::Signature, setup.path("signature")),
+        (Policy::Packager, setup.path("packager")),
+        (Policy::TwoSignatures, setup.path("two-signatures")),
+    ]);
+    let setup = folders.iter().skip(1).fold(setup, |setup, (policy, path)| {
+        let setup = setup.folder(path, policy.name());
+        match policy {
+            Policy::None | Policy::Checksum | Policy::Signature => setup,
+            Policy::Packager => setup.section(&format!("signers = ['{}']\n", fixtures::packager())),
+            Policy::TwoSignatures => setup.section("signatures_min = 2\n"),
+        }
+    });
+    let setup = setup
+        .section(&format!(
+            "[limits]\nentries_max = {ENTRIES_MAX}\nimages_max = {IMAGES_MAX}\n\
+             resources_max = {RESOURCES_MAX}\nchart_bytes_max = {CHART_BYTES_MAX}\n"
+        ))
+        .target("global-a", "primary", registry.address(), "");
+    (setup, folders)
 }
 
-/// Returns files whose archive is damaged or made to do harm. Nobody vouches for them, so that they get that far.
-fn archives(package: &Package) -> Vec<Case> {
-    let good = package.bytes();
-    let entries = Entries::of(package);
-    let image = &package.images.placed[0];
-    let layer = image
-        .blobs
-        .iter()
-        .max_by_key(|blob| blob.size_bytes)
-        .unwrap();
-    let position = entries.position_of(&layer.digest);
-    let mut other_content = entries.clone();
-    other_content.0[position].content[0] ^= 1;
-    let mut missing_blob = entries.clone();
-    missing_blob.0.remove(position);
-    let zeros = entries.and(b'0', "zeros", vec![0; 70 << 20]);
-    vec![
-        ("truncated", good[..good.len() / 2].to_vec(), "truncated"),
-        ("flipped", flipped(&good), "digest-mismatch"),
-        ("wrong-digest", other_content.tgz(), "digest-mismatch"),
-        ("missing-blob", missing_blob.tgz(), "missing-blob"),
-        (
-            "absolute",
-            entries.and(b'0', "/etc/cron.d/x", Vec::new()).tgz(),
-            "name-absolute",
-        ),
-        (
-            "parent",
-            entries.and(b'0', "a/../../x", Vec::new()).tgz(),
-            "name-parent",
-        ),
-        (
-            "symlink",
-            entries.and(b'2', "link", Vec::new()).tgz(),
-            "symbolic-link",
-        ),
-        (
-            "hard-link",
-            entries.and(b'1', "link", Vec::new()).tgz(),
-            "hard-link",
-        ),
-        (
-            "device",
-            entries.and(b'4', "sda", Vec::new()).tgz(),
-            "device",
-        ),
-        ("bomb", zeros.tgz(), "expansion-ratio"),
-        (
-            "no-archive",
-            b"PK\x03\x04 is not ours".repeat(100),
-            "not-an-archive",
-        ),
-        ("no-tar", gzip(&[b'x'; 4000]), "not-an-archive"),
-        ("empty-file", Vec::new(), "not-an-archive"),
-    ]
-    .into_iter()
-    .map(|(name, content, code)| Case {
-        name,
-        policy: "none",
-        content,
-        sidecars: Vec::new(),
-        code,
-    })
-    .collect()
+/// Returns the folder below `root` that an attack is dropped into, or moved to.
+fn place_of(attack: &Fixture, root: &Path) -> PathBuf {
+    if attack.lists.is_empty() {
+        root.to_owned()
+    } else {
+        root.join(attack.name)
+    }
 }
 
-/// Returns files that are not what a checksum says.
-fn unlike_their_checksum(package: &Package) -> Vec<Case> {
-    let good = package.bytes();
-    let half = good[..good.len() / 2].to_vec();
-    [
-        ("sum-absent", good.clone(), None, "no-checksum"),
-        (
-            "sum-half",
-            half,
-            Some(("sum-half", &good[..])),
-            "checksum-mismatch",
-        ),
-        (
-            "sum-flipped",
-            flipped(&good),
-            Some(("sum-flipped", &good)),
-            "checksum-mismatch",
-        ),
-        (
-            "sum-wrong",
-            good.clone(),
-            Some(("sum-wrong", b"x")),
-            "checksum-mismatch",
-        ),
-        (
-            "sum-elsewhere",
-            good.clone(),
-            Some(("nobody", &good)),
-            "checksum-of-other-file",
-        ),
-    ]
-    .into_iter()
-    .map(|(name, content, vouched, code)| Case {
-        name,
-        policy: "checksum",
-        content,
-        sidecars: vouched
-            .into_iter()
-            .map(|(name, of)| checksum(name, of))
-            .collect(),
-        code,
-    })
-    .collect()
+/// Drops an attack with all that belongs to it; the file that stands for it comes last.
+fn drop_attack(attack: &Fixture, folder: &Path) {
+    let place = place_of(attack, folder);
+    durable::ensure_dir_all(&place).unwrap();
+    for (name, content) in &attack.lists {
+        write(&place.join(name), content);
+    }
+    let whole = format!("{}.tgz", attack.name);
+    for (extension, oddity) in &attack.oddities {
+        make(*oddity, &place.join(format!("{whole}.{extension}")));
+    }
+    match attack.shape {
+        Shape::File => drop_into(&place, (&whole, &attack.content), &attack.sidecars),
+        Shape::Parts => {
+            for (extension, content) in &attack.sidecars {
+                write(&place.join(format!("{whole}.{extension}")), content);
+            }
+            drop_into(&place, (&attack.file_name(), &attack.content), &[])
+        }
+    };
 }
 
-/// Returns a checksum file for an archive of this name and content.
-fn checksum(name: &str, of: &[u8]) -> (&'static str, Vec<u8>) {
-    let digest = Digest::of(of).hex();
-    ("sha256", format!("{digest}  {name}.tgz\n").into_bytes())
-}
-
-/// Returns files that nobody trusted has signed.
-fn unsigned(package: &Package, trusted: &Signer, stranger: &Signer) -> Vec<Case> {
-    let good = package.bytes();
-    let other = Package::small("other");
-    let by_stranger = ("sig", stranger.sign(&package.path));
-    let of_other = ("sig", trusted.sign(&other.path));
-    let of_good = ("sig", trusted.sign(&package.path));
-    let garbage = ("sig", b"\x88garbage".to_vec());
-    let sum = checksum("sig-sum-only", &good);
-    [
-        ("sig-absent", good.clone(), None, "no-signature"),
-        ("sig-sum-only", good.clone(), Some(sum), "no-signature"),
-        (
-            "sig-stranger",
-            good.clone(),
-            Some(by_stranger),
-            "unknown-signer",
-        ),
-        ("sig-other", good.clone(), Some(of_other), "bad-signature"),
-        (
-            "sig-flipped",
-            flipped(&good),
-            Some(of_good),
-            "bad-signature",
-        ),
-        ("sig-garbage", good, Some(garbage), "malformed-signature"),
-    ]
-    .into_iter()
-    .map(|(name, content, sidecar, code)| Case {
-        name,
-        policy: "signature",
-        content,
-        sidecars: sidecar.into_iter().collect(),
-        code,
-    })
-    .collect()
-}
-
-/// Returns bytes with one bit changed in their middle.
-fn flipped(bytes: &[u8]) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x10;
-    bytes
+fn make(oddity: Oddity, path: &Path) {
+    match oddity {
+        Oddity::Pipe => {
+            run("mkfifo", Command::new("mkfifo").arg(path));
+        }
+        Oddity::Folder => durable::ensure_dir_all(path).unwrap(),
+        Oddity::Link(target) => std::os::unix::fs::symlink(target, path).unwrap(),
+    }
 }
 
 #[test]
-fn bad_files_are_refused_each_with_its_code_and_leave_nothing_behind() {
-    let (trusted, stranger) = (Signer::new("packager"), Signer::new("stranger"));
+fn every_attack_is_refused_with_its_code_and_leaves_nothing_behind() {
+    let signer = Signer::new("operator");
     let registry = TestRegistry::start(Auth::None);
-    let setup = Setup::new("none").trust(&trusted.certificate());
-    let folders: BTreeMap<&str, PathBuf> = BTreeMap::from([
-        ("none", setup.drop_dir.clone()),
-        ("checksum", setup.path("checksum")),
-        ("signature", setup.path("signature")),
-    ]);
-    let setup = setup
-        .folder(&folders["checksum"], "checksum")
-        .folder(&folders["signature"], "signature")
-        .target("global-a", "primary", registry.address(), "");
+    let (setup, folders) = setup(&registry, &signer);
     let daemon = Daemon::start(setup);
-    let bad = Package::small("bad");
-    let mut cases = archives(&bad);
-    cases.extend(unlike_their_checksum(&bad));
-    cases.extend(unsigned(&bad, &trusted, &stranger));
-    for case in &cases {
-        let name = format!("{}.tgz", case.name);
-        let folder = &folders[case.policy];
-        drop_into(folder, (&name, &case.content), &case.sidecars);
+    // What some of them claim to build on.
+    let (base, base_blobs) = fixtures::base_package();
+    drop_into(&folders[&Policy::None], ("base.tgz", &base), &[]);
+    daemon.wait_in_sync(1);
+    let attacks = fixtures::list();
+    for attack in &attacks {
+        drop_attack(attack, &folders[&attack.policy]);
     }
-    daemon.wait_until("refusal of all files", |_| {
-        let mut folders = folders.values();
-        folders.all(|folder| holds(folder, &["rejected"]))
-    });
+    let is_gone = |attack: &&Fixture| {
+        let place = place_of(attack, &folders[&attack.policy]);
+        !place.join(attack.file_name()).exists()
+    };
+    // By tens, so that a slow machine has a minute for each ten.
+    for ten in attacks.chunks(10) {
+        let named: Vec<&str> = ten.iter().map(|attack| attack.name).collect();
+        daemon.wait_until(&format!("refusal of {named:?}"), |_| {
+            ten.iter().all(is_gone)
+        });
+    }
     let status = daemon.status();
-    for case in &cases {
-        check_refused(case, &folders[case.policy], &status);
-    }
-    assert_eq!(status["packages"].as_array().unwrap().len(), 0);
-    assert_eq!(daemon.setup.blobs(), Vec::<String>::new());
-    assert_eq!(
-        names(&daemon.setup.state_dir.join("ingest")),
-        Vec::<String>::new()
-    );
-    let rejected = metric(&daemon.metrics(), "violetd_ingest_packages_rejected_total");
-    assert_eq!(rejected, cases.len() as u64);
+    let wrong: Vec<String> = attacks
+        .iter()
+        .filter_map(|attack| check_refused(attack, &folders[&attack.policy], &status).err())
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 
-    // The daemon goes on: a good file in each folder.
-    let good = ["good-none", "good-checksum", "good-signature"].map(Package::small);
-    drop_into(&folders["none"], ("good.tgz", &good[0].bytes()), &[]);
-    let checksum = [("sha256", good[1].checksum())];
-    drop_into(
-        &folders["checksum"],
-        ("good-checksum.tgz", &good[1].bytes()),
-        &checksum,
-    );
-    let signature = [("sig", trusted.sign(&good[2].path))];
-    drop_into(
-        &folders["signature"],
-        ("good.tgz", &good[2].bytes()),
-        &signature,
-    );
-    daemon.wait_in_sync(3);
-    for package in &good {
-        assert_holds(&registry, package);
+    // Nothing of them is anywhere.
+    assert_eq!(status["packages"].as_array().unwrap().len(), 1);
+    assert_eq!(daemon.setup.blobs(), base_blobs);
+    for folder in ["ingest", "quarantine"] {
+        let left = names(&daemon.setup.state_dir.join(folder));
+        assert_eq!(left, Vec::<String>::new(), "left in {folder}/");
     }
-    assert_eq!(daemon.setup.blobs(), blobs_of(&good.each_ref()));
+    let rejected = metric(&daemon.metrics(), "violetd_ingest_packages_rejected_total");
+    assert_eq!(rejected, attacks.len() as u64);
+
+    accepts_good_packages(&daemon, &folders, &signer, &registry);
+    assert_eq!(daemon.log_lines("daemon is ready").len(), 1, "one process");
+    assert_eq!(daemon.log_lines("panicked"), Vec::<String>::new());
     daemon.stop();
 }
 
-/// Fails the test unless a file and what was beside it are in `rejected/`, with the reason.
-fn check_refused(case: &Case, folder: &Path, status: &Value) {
-    let name = format!("{}.tgz", case.name);
-    let rejected = folder.join("rejected");
-    let reason = std::fs::read(rejected.join(format!("{name}.reason.json"))).unwrap();
-    let reason: Value = serde_json::from_slice(&reason).unwrap();
-    assert_eq!(reason["code"], case.code, "{name}: {reason:#}");
-    assert!(!reason["reason"].as_str().unwrap().is_empty(), "{reason:#}");
-    assert_eq!(reason["size_bytes"], case.content.len() as u64);
-    let is_kept = std::fs::read(rejected.join(&name)).unwrap() == case.content;
-    assert!(is_kept, "{name} has changed");
-    for (extension, content) in &case.sidecars {
-        let sidecar = std::fs::read(rejected.join(format!("{name}.{extension}"))).unwrap();
-        assert_eq!(sidecar, *content);
+/// Drops a good package into each folder, and the one that the attacks are made of, and waits until the target has them.
+fn accepts_good_packages(
+    daemon: &Daemon,
+    folders: &BTreeMap<Policy, PathBuf>,
+    signer: &Signer,
+    registry: &TestRegistry,
+) {
+    let good = ["good-none", "good-checksum", "good-signature"].map(Package::small);
+    let before = daemon.setup.blobs();
+    for (package, (policy, folder)) in good.iter().zip(folders) {
+        let sidecar = match policy {
+            Policy::None => None,
+            Policy::Checksum => Some(("sha256", package.checksum())),
+            Policy::Signature | Policy::Packager | Policy::TwoSignatures => {
+                Some(("sig", signer.sign(&package.path)))
+            }
+        };
+        let name = package.path.file_name().unwrap().to_str().unwrap();
+        let sidecars: Vec<_> = sidecar.into_iter().collect();
+        drop_into(folder, (name, &package.bytes()), &sidecars);
     }
-    let path = folder.join(&name);
+    daemon.wait_in_sync(1 + good.len());
+    for package in &good {
+        assert_holds(registry, package);
+    }
+    let mut blobs = [before, blobs_of(&good.each_ref())].concat();
+    blobs.sort();
+    assert_eq!(daemon.setup.blobs(), blobs);
+    let unharmed = fixtures::good_package();
+    drop_into(&folders[&Policy::None], ("unharmed.tgz", &unharmed), &[]);
+    daemon.wait_in_sync(good.len() + 2);
+}
+
+/// Says what is wrong unless a file and what was beside it are in `rejected/`, with the reason.
+fn check_refused(attack: &Fixture, folder: &Path, status: &Value) -> Result<(), String> {
+    let name = attack.file_name();
+    let rejected = place_of(attack, &folder.join("rejected"));
+    let reason = std::fs::read(rejected.join(format!("{name}.reason.json")))
+        .map_err(|error| format!("{name}: no reason: {error}"))?;
+    let reason: Value = serde_json::from_slice(&reason).unwrap();
+    if reason["code"] != attack.code {
+        let code = attack.code;
+        return Err(format!("{name}: expected {code}, found {reason}"));
+    }
+    let text = reason["reason"].as_str().unwrap();
+    assert!(
+        !text.is_empty() && !text.chars().any(char::is_control),
+        "{text:?}"
+    );
+    assert_eq!(reason["size_bytes"], attack.content.len() as u64);
+    let is_kept = std::fs::read(rejected.join(&name)).unwrap() == attack.content;
+    assert!(is_kept, "{name} has changed");
+    for (extension, content) in &attack.sidecars {
+        let moved = rejected.join(format!("{}.tgz.{extension}", attack.name));
+        assert!(
+            std::fs::read(&moved).unwrap() == *content,
+            "{}",
+            moved.display()
+        );
+    }
+    let path = place_of(attack, folder).join(&name);
     let mut files = status["files"].as_array().unwrap().iter();
     let file = files
         .find(|file| file["path"] == path.to_str().unwrap())
         .unwrap();
     assert_eq!(file["state"], "rejected");
-    assert_eq!(file["code"], case.code);
+    assert_eq!(file["code"], attack.code);
+    Ok(())
 }

@@ -8,10 +8,16 @@ mod access;
 mod admin;
 mod configuration;
 mod delivery;
+mod deltas;
 mod faults;
+mod foreign;
 mod hostile;
+mod nested;
+mod odd_files;
 mod outage;
+mod parts;
 mod platform;
+mod referrers;
 mod repetition;
 
 use std::net::TcpStream;
@@ -20,7 +26,7 @@ use std::path::Path;
 use serde_json::Value;
 use violetd::base::Digest;
 
-use crate::support::{Package, Placed, TestRegistry, get, names};
+use crate::support::{Daemon, Package, Placed, Setup, TestRegistry, get, names};
 
 /// Fails the test unless a registry holds every image of a package: the manifests under their tags and digests, and
 /// every blob, all equal to the byte.
@@ -65,6 +71,24 @@ fn blobs_of(packages: &[&Package]) -> Vec<String> {
     blobs.sort();
     blobs.dedup();
     blobs
+}
+
+/// Returns a setup for what happens before delivery: its only target is nowhere, and nothing is sent there.
+fn setup_without_delivery(policy: &str) -> Setup {
+    Setup::new(policy).target("global-a", "primary", "127.0.0.1:9", "on_ready = false")
+}
+
+/// Waits until this many packages are ready, delivered or not. Returns the status then.
+fn wait_ready(daemon: &Daemon, packages: usize) -> Value {
+    daemon.wait_until(&format!("{packages} ready packages"), |status| {
+        status["packages"].as_array().unwrap().len() == packages
+    })
+}
+
+/// Returns what the status says of a dropped file, unless it is ready.
+fn dropped_file<'a>(status: &'a Value, path: &Path) -> Option<&'a Value> {
+    let mut files = status["files"].as_array().unwrap().iter();
+    files.find(|file| file["path"] == path.to_str().unwrap())
 }
 
 /// Returns a target of a status by its name.

@@ -285,6 +285,11 @@ impl Daemon {
         self.process.log.wait_for(text);
     }
 
+    /// Returns the number of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Ends the daemon as a service manager does, which must end well.
     pub(crate) fn stop(self) -> Setup {
         let pid = Pid::from_child(&self.process.child);

@@ -60,6 +60,7 @@ pub(crate) struct Builder<'a> {
     access: Access,
     certificate: Option<&'a Certificate>,
     address: SocketAddr,
+    foreign_layers: &'static str,
     dir: TempDir,
 }
 
@@ -76,6 +77,7 @@ impl TestRegistry {
             access: Access::ReadWrite,
             certificate: None,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            foreign_layers: "",
             dir: TempDir::new().unwrap(),
         }
     }
@@ -171,6 +173,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Takes manifests of which layers are fetched from URLs that match this. By default none is taken.
+    pub(crate) fn foreign_layers(mut self, pattern: &'static str) -> Self {
+        self.foreign_layers = pattern;
+        self
+    }
+
     /// Speaks TLS with this certificate.
     pub(crate) fn tls(mut self, certificate: &'a Certificate) -> Self {
         self.certificate = Some(certificate);
@@ -221,6 +229,14 @@ impl<'a> Builder<'a> {
         if let Some(Certificate { certificate, key }) = self.certificate {
             let (certificate, key) = (certificate.display(), key.display());
             writeln!(text, "  tls: {{certificate: {certificate}, key: {key}}}").unwrap();
+        }
+        if !self.foreign_layers.is_empty() {
+            let pattern = self.foreign_layers;
+            writeln!(
+                text,
+                "validation: {{manifests: {{urls: {{allow: ['{pattern}']}}}}}}"
+            )
+            .unwrap();
         }
         match self.auth {
             Auth::None => {}

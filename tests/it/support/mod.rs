@@ -7,6 +7,7 @@
 //! - [`Authority`]: issues certificates.
 //! - [`Daemon`]: the program itself, with a configuration and folders of its own.
 //! - [`Package`]: what is dropped, made by the program itself; [`Signer`] signs it.
+//! - [`Workshop`]: where buildah, podman and skopeo make images.
 //! - [`fake_acp`]: a platform with its login, its clusters and its controllers.
 //!
 //! All of them listen on free ports of the loopback interface. Nothing here sleeps: what takes time is awaited.
@@ -20,6 +21,7 @@ mod packages;
 mod proxy;
 mod scripted;
 mod token_server;
+mod workshop;
 
 use std::fs::File;
 use std::io::Write as _;
@@ -30,10 +32,11 @@ use std::time::Duration;
 pub(crate) use self::authority::{Authority, Certificate};
 pub(crate) use self::daemon::{Daemon, Setup, drop_into, get, metric, names, run_program};
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
-pub(crate) use self::packages::{Entries, Images, Package, Placed, Signer, gzip, noise};
+pub(crate) use self::packages::{Images, Package, Placed, Signer, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
 pub(crate) use self::scripted::{Scripted, on};
 pub(crate) use self::token_server::TokenServer;
+pub(crate) use self::workshop::{WORKSHOP_IMAGE, Workshop, parts_of_manifest, skopeo, skopeo_copy};
 
 /// How long a test waits for something that must happen. Generous, because machines that build are slow.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);

@@ -1,20 +1,14 @@
-//! Packages: images made by code, packed by the program itself, signed by GnuPG, and taken apart again to be damaged.
+//! Packages: images made by code, packed by the program itself, signed by GnuPG.
 //!
 //! ```text
 //! Images ─► OCI layout on disk ─► `violetd create` ─► `violetd package` ─► Package
 //! ```
-//!
-//! [`Entries`] is the archive of a package as a list that a test can change before it writes it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use flate2::Compression;
-use flate2::read::GzDecoder;
-use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use violetd::base::Digest;
@@ -29,9 +23,6 @@ use super::{run, write};
 const MEDIA_TYPE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// The host that images are packaged under. Nobody asks it for anything.
 const ORIGIN: &str = "registry.example";
-
-/// Where the links of hostile archives lead.
-const LINKED: &[u8] = b"/etc/passwd";
 
 /// Returns `count` bytes that look random and are the same for the same seed (xorshift64*, Vigna 2016).
 pub(crate) fn noise(seed: u64, count: usize) -> Vec<u8> {
@@ -287,6 +278,18 @@ impl Signer {
         run("gnupg", self.gpg().args(["--armor", "--export"]))
     }
 
+    /// Revokes the key for no reason given, and returns the certificate that says so, armored.
+    pub(crate) fn revoke(&self) -> Vec<u8> {
+        // GnuPG makes a revocation with each key, and a colon in front of it against accidents.
+        let folder = self.home.path().join("openpgp-revocs.d");
+        let made = folder.join(&super::names(&folder)[0]);
+        let text = std::fs::read_to_string(made).unwrap();
+        let revocation = self.home.path().join("revocation.asc");
+        write(&revocation, text.replace(":-----BEGIN", "-----BEGIN"));
+        run("gnupg", self.gpg().arg("--import").arg(revocation));
+        self.certificate()
+    }
+
     /// Returns a detached signature of a file, binary.
     pub(crate) fn sign(&self, path: &Path) -> Vec<u8> {
         let mut gpg = self.gpg();
@@ -317,86 +320,4 @@ impl Drop for Signer {
         stop.arg("--homedir").arg(self.home.path());
         drop(stop.args(["--kill", "all"]).output());
     }
-}
-
-/// One entry of a tar archive, as it is written, whatever nonsense it holds.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    /// The name.
-    pub(crate) name: String,
-    /// The type: `b'0'` is a file.
-    pub(crate) kind: u8,
-    /// The content.
-    pub(crate) content: Vec<u8>,
-}
-
-/// The entries of a package's archive, in their order.
-#[derive(Clone, Debug)]
-pub(crate) struct Entries(pub(crate) Vec<Entry>);
-
-impl Entries {
-    /// Takes a package apart.
-    pub(crate) fn of(package: &Package) -> Self {
-        let mut archive =
-            tar::Archive::new(GzDecoder::new(std::fs::File::open(&package.path).unwrap()));
-        let entries = archive.entries().unwrap().map(|entry| {
-            let mut entry = entry.unwrap();
-            let mut content = Vec::new();
-            entry.read_to_end(&mut content).unwrap();
-            Entry {
-                name: entry.path().unwrap().to_str().unwrap().to_owned(),
-                kind: entry.header().entry_type().as_byte(),
-                content,
-            }
-        });
-        Self(entries.collect())
-    }
-
-    /// Returns the entries with one more behind them.
-    pub(crate) fn and(&self, kind: u8, name: &str, content: Vec<u8>) -> Self {
-        let mut entries = self.clone();
-        entries.0.push(Entry {
-            name: name.to_owned(),
-            kind,
-            content,
-        });
-        entries
-    }
-
-    /// Returns the position of a blob.
-    pub(crate) fn position_of(&self, digest: &Digest) -> usize {
-        let ends_so = |entry: &Entry| entry.name.ends_with(&digest.hex());
-        self.0.iter().position(ends_so).unwrap()
-    }
-
-    /// Returns the archive, compressed.
-    pub(crate) fn tgz(&self) -> Vec<u8> {
-        let mut bytes = self.0.iter().map(encode).collect::<Vec<_>>().concat();
-        bytes.extend([0; 1024]);
-        gzip(&bytes)
-    }
-}
-
-/// Returns bytes compressed.
-pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn encode(entry: &Entry) -> Vec<u8> {
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(0o644);
-    header.set_size(entry.content.len() as u64);
-    let bytes = header.as_mut_bytes();
-    bytes[..entry.name.len()].copy_from_slice(entry.name.as_bytes());
-    bytes[156] = entry.kind;
-    if matches!(entry.kind, b'1' | b'2') {
-        bytes[157..157 + LINKED.len()].copy_from_slice(LINKED);
-    }
-    header.set_cksum();
-    let mut out = header.as_bytes().to_vec();
-    out.extend_from_slice(&entry.content);
-    out.resize(out.len().next_multiple_of(512), 0);
-    out
 }

@@ -16,6 +16,7 @@ Where the figures come from:
 
 import argparse
 import datetime
+import hashlib
 import http.client
 import json
 import os
@@ -326,6 +327,42 @@ def build_layout(work):
     return layout
 
 
+def build_random_layout(work, gigabytes):
+    """Builds images of layers that cannot be compressed: four to an image, 256 MB each, none shared."""
+    layout = work / "layout"
+    blobs = layout / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(content, media_type):
+        digest = hashlib.sha256(content).hexdigest()
+        (blobs / digest).write_bytes(content)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+    def put_json(document, media_type):
+        return put(json.dumps(document).encode(), media_type)
+
+    entries = []
+    for image in range(max(1, round(gigabytes))):
+        layers = [put(os.urandom(256 * MB), "application/vnd.oci.image.layer.v1.tar") for _ in range(4)]
+        config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [it["digest"] for it in layers]}}
+        config = put_json(config, "application/vnd.oci.image.config.v1+json")
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPES.split(", ")[1], "config": config, "layers": layers}
+        entry = put_json(manifest, manifest["mediaType"])
+        entries.append({**entry, "annotations": {"org.opencontainers.image.ref.name": f"random{image}"}})
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return layout
+
+
+def layout_of(options):
+    """Returns the images to work on: those that were given, random ones, or ones out of Debian packages."""
+    if options.layout:
+        return options.layout.resolve()
+    if options.random:
+        return build_random_layout(options.work, options.random)
+    return build_layout(options.work)
+
+
 # Report
 
 
@@ -335,6 +372,7 @@ def arguments(description):
     binary = os.environ.get("VIOLETD", target / "release" / "violetd")
     parser.add_argument("--violetd", default=binary, type=pathlib.Path, help="the program; also VIOLETD (default: %(default)s)")
     parser.add_argument("--layout", type=pathlib.Path, help="OCI layout with named images; otherwise built by mmdebstrap")
+    parser.add_argument("--random", type=float, metavar="GB", help="random images of so many gigabytes instead")
     parser.add_argument("--rounds", default=5, type=int, help="how often each side runs (default: %(default)s)")
     parser.add_argument("--work", type=pathlib.Path, help="where to work: the disk that is measured (default: TMPDIR)")
     parser.add_argument("--write", type=pathlib.Path, metavar="FILE", help="put the result into this Markdown file")
@@ -405,7 +443,7 @@ def facts(options, images, programs, started):
     version, load_before = started
     versions = [version]
     versions += [run(*command).splitlines()[0].strip() for command in programs]
-    how = " --layout DIR" if options.layout else ""
+    how = " --layout DIR" if options.layout else f" --random {options.random:g}" if options.random else ""
     today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return [
         f"{today}, `benches/{pathlib.Path(sys.argv[0]).name}{how}`, median of {options.rounds}",
@@ -426,13 +464,12 @@ def main(name, description, bench):
         started = version_of(options.violetd), os.getloadavg()
         with tempfile.TemporaryDirectory(prefix="violetd-bench.", dir=options.work) as work:
             options.work = pathlib.Path(work)
-            layout = options.layout.resolve() if options.layout else build_layout(options.work)
-            images = Images(layout)
+            images = Images(layout_of(options))
             programs, header, rows = bench(options, images)
             text = report_text(facts(options, images, programs, started), header, rows)
         print(text, end="")
         if options.write:
-            write_section(options.write, name, text)
+            write_section(options.write, f"{name}, random" if options.random else name, text)
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1

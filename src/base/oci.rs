@@ -58,6 +58,18 @@ pub struct Descriptor {
     pub size_bytes: u64,
 }
 
+impl Descriptor {
+    /// Returns the pointer to `content`, which is of this media type.
+    #[must_use]
+    pub fn of(media_type: &str, content: &[u8]) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest: Digest::of(content),
+            size_bytes: content.len() as u64,
+        }
+    }
+}
+
 /// One entry of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexEntry {

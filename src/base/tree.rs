@@ -150,13 +150,9 @@ mod tests {
 
     impl Bag {
         fn add(&mut self, text: &str) -> Descriptor {
-            let digest = Digest::of(text.as_bytes());
-            self.0.insert(digest, text.as_bytes().to_vec());
-            Descriptor {
-                media_type: String::new(),
-                digest,
-                size_bytes: text.len() as u64,
-            }
+            let descriptor = Descriptor::of("", text.as_bytes());
+            self.0.insert(descriptor.digest, text.as_bytes().to_vec());
+            descriptor
         }
 
         fn tree(&self, root: &Descriptor) -> Result<Tree, TreeError<io::Error>> {

@@ -150,7 +150,7 @@ impl Gathered {
             (referrer.root.digest, (&referrer.root, bytes))
         });
         let bytes = fallback_index(&entries.collect());
-        let root = descriptor(MEDIA_TYPE_INDEX.to_owned(), &bytes);
+        let root = Descriptor::of(MEDIA_TYPE_INDEX, &bytes);
         Some(Self {
             reference: sibling(&first.reference, Some(fallback_tag(subject)), root.digest),
             manifests: BTreeMap::from([(root.digest, bytes)]),
@@ -176,7 +176,7 @@ impl Gathered {
             digest,
             source,
         })?;
-        let root = descriptor(media_type, &packed);
+        let root = Descriptor::of(&media_type, &packed);
         let mut manifests = BTreeMap::from([(root.digest, packed)]);
         let place = place(remote, &reference, layout.as_ref());
         let tree = Tree::read(&root, |manifest| {
@@ -267,14 +267,6 @@ fn place<'a>(
     match layout {
         Some(layout) => Place::Layout(layout),
         None => Place::Registry(remote, reference),
-    }
-}
-
-fn descriptor(media_type: String, bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type,
-        digest: Digest::of(bytes),
-        size_bytes: bytes.len() as u64,
     }
 }
 

@@ -18,7 +18,7 @@ use super::images::{Root, RootName, Target};
 use super::manifest::{Manifest, parse_document};
 use super::{Error, Limits};
 use crate::base::oci::{Descriptor, MEDIA_TYPE_MANIFEST};
-use crate::base::{Digest, ImageReference, Repository, Tag};
+use crate::base::{ImageReference, Repository, Tag};
 
 /// Annotations that `helm push` writes (OCI image-spec v1.1.0, `annotations.md`).
 const ANNOTATION_TITLE: &str = "org.opencontainers.image.title";
@@ -142,8 +142,8 @@ impl Packed {
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MEDIA_TYPE_MANIFEST,
-            "config": describe(MEDIA_TYPE_HELM_CONFIG, &config),
-            "layers": [describe(MEDIA_TYPE_HELM_CHART, &layer)],
+            "config": Descriptor::of(MEDIA_TYPE_HELM_CONFIG, &config),
+            "layers": [Descriptor::of(MEDIA_TYPE_HELM_CHART, &layer)],
             "annotations": {ANNOTATION_TITLE: name, ANNOTATION_VERSION: version},
         });
         let manifest = manifest.to_string().into_bytes();
@@ -154,7 +154,7 @@ impl Packed {
                 version,
                 repository,
                 tag,
-                manifest: describe(MEDIA_TYPE_MANIFEST, &manifest),
+                manifest: Descriptor::of(MEDIA_TYPE_MANIFEST, &manifest),
             },
             blobs: [config, layer, manifest],
         })
@@ -195,13 +195,5 @@ impl Chart {
     fn reference(&self) -> ImageReference {
         let (repository, tag) = (self.repository.clone(), self.tag.clone());
         ImageReference::new(String::new(), repository, Some(tag), None)
-    }
-}
-
-fn describe(media_type: &str, content: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest: Digest::of(content),
-        size_bytes: content.len() as u64,
     }
 }

@@ -74,8 +74,10 @@ impl Origin {
     fn add(&mut self, kind: &str, subject: Option<&Descriptor>) -> Descriptor {
         let name = subject.map_or_else(String::new, |subject| subject.digest.to_string());
         let media_type = format!("application/vnd.example.{kind}+json");
-        let payload = self.blob(&media_type, format!(r#"{{"{kind}":"{name}"}}"#));
-        let config = self.blob("application/vnd.oci.empty.v1+json", "{}");
+        let payload = self
+            .images
+            .blob(&media_type, format!(r#"{{"{kind}":"{name}"}}"#));
+        let config = self.images.blob("application/vnd.oci.empty.v1+json", "{}");
         let mut manifest = json!({
             "schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "artifactType": media_type,
             "config": config, "layers": [payload], "annotations": {"kind": kind},
@@ -83,18 +85,7 @@ impl Origin {
         if let Some(subject) = subject {
             manifest["subject"] = json!(subject);
         }
-        self.blob(MEDIA_TYPE_MANIFEST, manifest.to_string())
-    }
-
-    fn blob(&mut self, media_type: &str, content: impl Into<Vec<u8>>) -> Descriptor {
-        let content = content.into();
-        let descriptor = Descriptor {
-            media_type: media_type.to_owned(),
-            digest: Digest::of(&content),
-            size_bytes: content.len() as u64,
-        };
-        self.images.blobs.insert(descriptor.digest, content);
-        descriptor
+        self.images.blob(MEDIA_TYPE_MANIFEST, manifest.to_string())
     }
 
     fn tag(&mut self, subject: &Descriptor, suffix: &str, manifest: Descriptor) {
@@ -113,7 +104,7 @@ impl Origin {
                 "schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [referrer],
                 "annotations": {"made": "elsewhere"},
             });
-            let fallback = self.blob(MEDIA_TYPE_INDEX, entries.to_string());
+            let fallback = self.images.blob(MEDIA_TYPE_INDEX, entries.to_string());
             self.tag(subject, "", fallback);
         }
         self

@@ -9,8 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use violetd::base::Digest;
-use violetd::base::oci::{Descriptor, MEDIA_TYPE_MANIFEST};
+use violetd::base::oci::MEDIA_TYPE_MANIFEST;
 use violetd::sys::fs as durable;
 
 use crate::support::{
@@ -245,22 +244,13 @@ fn chart(files: &[(&str, &str)]) -> Vec<u8> {
 
 /// Adds the artifact that `helm push` makes of a chart.
 fn add_chart(images: &mut Images, repository: &'static str, tag: &'static str, chart: Vec<u8>) {
-    let mut blob = |media_type: &str, content: Vec<u8>| {
-        let descriptor = Descriptor {
-            media_type: media_type.to_owned(),
-            digest: Digest::of(&content),
-            size_bytes: content.len() as u64,
-        };
-        images.blobs.insert(descriptor.digest, content);
-        descriptor
-    };
-    let config = blob(
+    let config = images.blob(
         "application/vnd.cncf.helm.config.v1+json",
-        b"{\"name\":\"log-center\"}".to_vec(),
+        r#"{"name":"log-center"}"#,
     );
-    let layer = blob("application/vnd.cncf.helm.chart.content.v1.tar+gzip", chart);
+    let layer = images.blob("application/vnd.cncf.helm.chart.content.v1.tar+gzip", chart);
     let manifest = json!({"schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "config": config, "layers": [layer]});
-    let root = blob(MEDIA_TYPE_MANIFEST, manifest.to_string().into_bytes());
+    let root = images.blob(MEDIA_TYPE_MANIFEST, manifest.to_string());
     images.placed.push(Placed {
         repository,
         tag,

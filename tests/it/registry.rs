@@ -47,11 +47,7 @@ impl Blob {
             .unwrap();
         Self {
             dir,
-            descriptor: Descriptor {
-                media_type: MEDIA_TYPE_CONFIG.to_owned(),
-                digest: Digest::of(&bytes),
-                size_bytes: size_bytes as u64,
-            },
+            descriptor: Descriptor::of(MEDIA_TYPE_CONFIG, &bytes),
             bytes,
         }
     }
@@ -125,11 +121,7 @@ async fn push_mount_and_pull(options: Options) -> Counters {
     put(&client, &first, "v1", manifest.clone()).await.unwrap();
 
     let found = client.find_manifest(&first, &tag("v1")).await.unwrap();
-    let expected = Descriptor {
-        media_type: MEDIA_TYPE_MANIFEST.to_owned(),
-        digest: Digest::of(&manifest),
-        size_bytes: manifest.len() as u64,
-    };
+    let expected = Descriptor::of(MEDIA_TYPE_MANIFEST, &manifest);
     assert_eq!(found, Some(expected.clone()));
     for reference in [tag("v1"), ManifestReference::Digest(expected.digest)] {
         let read = client.get_manifest(&first, &reference).await.unwrap();

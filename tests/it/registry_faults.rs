@@ -36,11 +36,7 @@ fn encoded_digest() -> String {
 }
 
 fn blob() -> Descriptor {
-    Descriptor {
-        media_type: "application/octet-stream".to_owned(),
-        digest: digest(),
-        size_bytes: CONTENT.len() as u64,
-    }
+    Descriptor::of("application/octet-stream", CONTENT)
 }
 
 fn source() -> BlobSource {
@@ -239,11 +235,7 @@ async fn a_registry_that_tells_no_digest_is_read_and_hashed() {
     .await;
     let client = Client::new(server.options()).unwrap();
     let found = client.find_manifest(&repository(), &v1()).await.unwrap();
-    let expected = Descriptor {
-        media_type: MEDIA_TYPE_MANIFEST.to_owned(),
-        digest: Digest::of(MANIFEST),
-        size_bytes: MANIFEST.len() as u64,
-    };
+    let expected = Descriptor::of(MEDIA_TYPE_MANIFEST, MANIFEST);
     assert_eq!(found, Some(expected));
 }
 

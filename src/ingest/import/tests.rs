@@ -70,11 +70,7 @@ fn verified(source: &Source) -> Verified<PackageFile> {
 fn package_of(content: &[u8]) -> Vec<u8> {
     let mut blobs = BTreeMap::new();
     let mut put = |media_type: &str, content: Vec<u8>| {
-        let descriptor = Descriptor {
-            media_type: media_type.to_owned(),
-            digest: Digest::of(&content),
-            size_bytes: content.len() as u64,
-        };
+        let descriptor = Descriptor::of(media_type, &content);
         blobs.insert(descriptor.digest, content);
         descriptor
     };

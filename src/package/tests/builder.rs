@@ -198,11 +198,7 @@ pub(super) struct Builder {
 impl Builder {
     pub(super) fn blob(&mut self, media_type: &str, content: impl Into<Vec<u8>>) -> Descriptor {
         let content = content.into();
-        let descriptor = Descriptor {
-            media_type: media_type.to_owned(),
-            digest: Digest::of(&content),
-            size_bytes: content.len() as u64,
-        };
+        let descriptor = Descriptor::of(media_type, &content);
         self.blobs.insert(descriptor.digest, content);
         descriptor
     }

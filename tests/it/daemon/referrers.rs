@@ -24,21 +24,10 @@ struct Handmade {
 }
 
 impl Handmade {
-    fn blob(&mut self, media_type: &str, content: impl Into<Vec<u8>>) -> Descriptor {
-        let content = content.into();
-        let descriptor = Descriptor {
-            media_type: media_type.to_owned(),
-            digest: Digest::of(&content),
-            size_bytes: content.len() as u64,
-        };
-        self.blobs.blobs.insert(descriptor.digest, content);
-        descriptor
-    }
-
     /// Makes an artifact with one layer, about `subject` if there is one.
     fn artifact(&mut self, content: &str, subject: Option<&Descriptor>) -> Descriptor {
-        let config = self.blob(MEDIA_TYPE_EMPTY, "{}");
-        let layer = self.blob(MEDIA_TYPE_SIGNATURE, content);
+        let config = self.blobs.blob(MEDIA_TYPE_EMPTY, "{}");
+        let layer = self.blobs.blob(MEDIA_TYPE_SIGNATURE, content);
         let mut manifest = json!({
             "schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "config": config, "layers": [layer],
         });
@@ -46,7 +35,7 @@ impl Handmade {
             manifest["artifactType"] = "application/spdx+json".into();
             manifest["subject"] = json!(subject);
         }
-        self.blob(MEDIA_TYPE_MANIFEST, manifest.to_string())
+        self.blobs.blob(MEDIA_TYPE_MANIFEST, manifest.to_string())
     }
 
     /// Lists a manifest in `index.json`.
@@ -112,7 +101,7 @@ fn signatures_and_referrers_arrive_with_their_images_to_the_byte() {
     let on_child = package.artifact("signature of one platform", Some(&child));
     let countersignature = package.artifact("countersignature", Some(&on_child));
     let fallback = json!({"schemaVersion": 2, "mediaType": MEDIA_TYPE_INDEX, "manifests": [bom]});
-    let fallback = package.blob(MEDIA_TYPE_INDEX, fallback.to_string());
+    let fallback = package.blobs.blob(MEDIA_TYPE_INDEX, fallback.to_string());
     package.root(&countersignature, None);
     package.root(&on_child, None);
     package.root(&cosign, Some(&format!("demo/app:{tag}.sig")));

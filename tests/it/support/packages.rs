@@ -119,13 +119,10 @@ impl Images {
         parts
     }
 
-    fn blob(&mut self, media_type: &str, content: impl Into<Vec<u8>>) -> Descriptor {
+    /// Adds a blob or a manifest, and returns the pointer to it.
+    pub(crate) fn blob(&mut self, media_type: &str, content: impl Into<Vec<u8>>) -> Descriptor {
         let content = content.into();
-        let descriptor = Descriptor {
-            media_type: media_type.to_owned(),
-            digest: Digest::of(&content),
-            size_bytes: content.len() as u64,
-        };
+        let descriptor = Descriptor::of(media_type, &content);
         self.blobs.insert(descriptor.digest, content);
         descriptor
     }

@@ -23,15 +23,32 @@ pub(super) fn options(dir: &Path) -> Options {
     }
 }
 
+/// What is said of a file of this name in every case.
+fn judged(name: &str, verdict: Verdict) -> PackageVerdict {
+    PackageVerdict {
+        verdict,
+        path: format!("/drop/{name}.tgz"),
+        file_name: format!("{name}.tgz"),
+        digest: None,
+        size_bytes: 7,
+        carried_by: None,
+        policy: Policy {
+            name: "none".to_owned(),
+            signatures_min: 0,
+        },
+        trusted_by: None,
+        signers: Vec::new(),
+        sidecars: Vec::new(),
+        package: None,
+        refusal: None,
+        missing_blobs: None,
+    }
+}
+
 /// A verdict about a file of this name.
 pub(super) fn verdict(name: &str) -> Event {
     Event::Package(Box::new(PackageVerdict {
-        verdict: Verdict::Accepted,
-        path: format!("/drop/{name}.tgz"),
-        file_name: format!("{name}.tgz"),
         digest: Some(Digest::of(name.as_bytes())),
-        size_bytes: 7,
-        carried_by: None,
         policy: Policy {
             name: "signature".to_owned(),
             signatures_min: 1,
@@ -52,33 +69,18 @@ pub(super) fn verdict(name: &str) -> Event {
             version: Some("v1".to_owned()),
             kind: PackageKind::Operator,
         }),
-        refusal: None,
-        missing_blobs: None,
+        ..judged(name, Verdict::Accepted)
     }))
 }
 
-fn refusal() -> Event {
-    Event::Package(Box::new(PackageVerdict {
-        verdict: Verdict::Refused,
-        path: "/drop/x.tgz".to_owned(),
-        file_name: "x.tgz".to_owned(),
-        digest: None,
-        size_bytes: 7,
-        carried_by: None,
-        policy: Policy {
-            name: "none".to_owned(),
-            signatures_min: 0,
-        },
-        trusted_by: None,
-        signers: Vec::new(),
-        sidecars: Vec::new(),
-        package: None,
+fn refusal() -> PackageVerdict {
+    PackageVerdict {
         refusal: Some(Refusal {
             code: "no-signature".to_owned(),
             reason: "expected a signature".to_owned(),
         }),
-        missing_blobs: None,
-    }))
+        ..judged("x", Verdict::Refused)
+    }
 }
 
 /// A record of five lines in three files.
@@ -134,9 +136,12 @@ pub(super) fn events(dir: &Path) -> Vec<&'static str> {
 
 #[test]
 fn the_bytes_of_a_line_are_golden() {
-    let line = line::encode(PROGRAM, 1, now(), BEGINNING, &refusal());
+    let encoded = |sequence, previous, event: &Event| {
+        let line = line::encode(PROGRAM, sequence, now(), previous, event);
+        String::from_utf8(line).unwrap()
+    };
     assert_eq!(
-        String::from_utf8(line).unwrap(),
+        encoded(1, BEGINNING, &Event::Package(Box::new(refusal()))),
         concat!(
             r#"{"version":1,"sequence":1,"time":"2026-11-21T10:00:00.250Z","program":"violetd 0.1.0","#,
             r#""previous":"sha256:0000000000000000000000000000000000000000000000000000000000000000","#,
@@ -146,9 +151,8 @@ fn the_bytes_of_a_line_are_golden() {
             r#""check":"sha256:0f01ff4956f3b715d3b0a1988a72ca6874324f544a717b02e4bd23a57f358a2c"}"#
         )
     );
-    let line = line::encode(PROGRAM, 2, now(), Digest::of(b"x"), &verdict("a"));
     assert_eq!(
-        String::from_utf8(line).unwrap(),
+        encoded(2, Digest::of(b"x"), &verdict("a")),
         concat!(
             r#"{"version":1,"sequence":2,"time":"2026-11-21T10:00:00.250Z","program":"violetd 0.1.0","#,
             r#""previous":"sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","#,
@@ -335,7 +339,7 @@ fn every_kind_of_break_is_named_with_its_place_and_said_once() {
 }
 
 #[test]
-fn a_line_that_was_removed_and_whose_followers_were_linked_anew_is_missed_by_a_noted_head_only() {
+fn an_end_that_was_cut_off_between_two_lines_shows_by_a_noted_head_only() {
     let (_root, dir) = written();
     let noted = check(&dir, |_, _| {}).unwrap().head.unwrap();
     let last = files(&dir).pop().unwrap();
@@ -450,11 +454,11 @@ fn a_record_whose_end_is_taken_away_from_a_running_process_says_so() {
 fn reports_hold_what_is_about_a_package_and_tell_no_lies_by_control_characters() {
     let (root, dir) = written();
     let log = Log::open(options(root.path()), now()).unwrap();
-    let Event::Package(mut evil) = refusal() else {
-        unreachable!()
+    let evil = PackageVerdict {
+        path: "/drop/x\nrecord 9\n  verdict:      accepted.tgz".to_owned(),
+        ..refusal()
     };
-    evil.path = "/drop/x\nrecord 9\n  verdict:      accepted.tgz".to_owned();
-    log.append(&Event::Package(evil), now()).unwrap();
+    log.append(&Event::Package(Box::new(evil)), now()).unwrap();
     for selection in [
         "b",
         "b.tgz",

@@ -13,7 +13,7 @@ use crate::base::oci::{
     MEDIA_TYPE_MANIFEST,
 };
 use crate::package::{
-    Contents, DiscardError, DiscardSink, Limits, Sink, UnpackError, Unpacked, unpack,
+    Contents, DiscardError, DiscardSink, Error, Limits, Sink, UnpackError, Unpacked, unpack,
 };
 
 pub(super) const MEDIA_TYPE_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -117,6 +117,15 @@ pub(super) fn read_all_with(
         limits,
         &mut DiscardSink::default(),
     )
+}
+
+/// Reads a file into a sink that never fails.
+pub(super) fn read_into(sink: &mut MemorySink, bytes: &[u8]) -> Result<Unpacked, Error> {
+    match unpack(Cursor::new(bytes.to_vec()), &Limits::default(), sink) {
+        Ok(unpacked) => Ok(unpacked),
+        Err(UnpackError::Package(error)) => Err(error),
+        Err(UnpackError::Sink(never)) => match never {},
+    }
 }
 
 /// Returns the code of the error that reading `bytes` gives.

@@ -1,30 +1,32 @@
 //! What a package may leave out: blobs that were there before, children of sparse indexes, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Cursor;
 
 use proptest::prelude::*;
 
-use super::builder::{Builder, MANIFEST, MemorySink, Raw, code_of, file, tar_of, tgz_of};
+use super::builder::{
+    Builder, MANIFEST, MemorySink, Raw, code_of, file, read_into, tar_of, tgz_of,
+};
 use crate::base::oci::Descriptor;
 use crate::base::{Class, Classified, Digest, PackageKind};
-use crate::package::{Contents, Error, Limits, Manifest, UnpackError, Unpacked, unpack};
+use crate::package::{Contents, Error, Manifest, Unpacked};
 
 /// Name of the one image of the packages here.
 const NAME: &str = "registry.example/ops/redis:7";
 
 type Blobs = BTreeMap<Digest, Vec<u8>>;
 
-/// Unpacks a package where these blobs were before.
-fn unpack_on(base: &Blobs, files: &[Raw]) -> Result<Contents, Error> {
+/// Reads a file where these blobs were before.
+fn read_on(base: &Blobs, bytes: &[u8]) -> Result<Unpacked, Error> {
     let mut sink = MemorySink::default();
     sink.base.clone_from(base);
-    let unpacked = unpack(Cursor::new(tgz_of(files)), &Limits::default(), &mut sink);
-    match unpacked {
-        Ok(unpacked) => Ok(unpacked.package.unwrap()),
-        Err(UnpackError::Package(error)) => Err(error),
-        Err(UnpackError::Sink(never)) => match never {},
-    }
+    read_into(&mut sink, bytes)
+}
+
+/// Unpacks a package where these blobs were before.
+fn unpack_on(base: &Blobs, files: &[Raw]) -> Result<Contents, Error> {
+    let unpacked = read_on(base, &tgz_of(files))?;
+    Ok(unpacked.package.unwrap())
 }
 
 fn code_on(base: &Blobs, files: &[Raw]) -> &'static str {
@@ -281,13 +283,7 @@ fn a_supplement_is_all_of_its_blobs_and_has_no_images() {
 
 /// Unpacks a file of several, where these blobs were before.
 fn unpack_carrier(base: &Blobs, files: &[Raw]) -> Result<Unpacked, Error> {
-    let mut sink = MemorySink::default();
-    sink.base.clone_from(base);
-    match unpack(Cursor::new(tar_of(files)), &Limits::default(), &mut sink) {
-        Ok(unpacked) => Ok(unpacked),
-        Err(UnpackError::Package(error)) => Err(error),
-        Err(UnpackError::Sink(never)) => match never {},
-    }
+    read_on(base, &tar_of(files))
 }
 
 #[test]

@@ -4,11 +4,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::builder::{
-    MemorySink, Raw, code_of, code_with, entry, file, gzip, operator_package, read, tar_of, tgz_of,
+    MemorySink, Raw, code_of, code_with, entry, file, gzip, operator_package, read, read_into,
+    tar_of, tgz_of,
 };
 use crate::base::Digest;
 use crate::base::oci::{MEDIA_TYPE_CONFIG, Manifest as OciManifest};
-use crate::package::{Limits, unpack};
+use crate::package::Limits;
 
 const LAYER_MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -81,11 +82,8 @@ fn old_docker() -> Vec<Raw> {
 #[test]
 fn an_old_docker_save_becomes_a_valid_image_that_keeps_its_configuration() {
     let mut sink = MemorySink::default();
-    let input = std::io::Cursor::new(tar_with_links(&old_docker()));
-    let contents = unpack(input, &Limits::default(), &mut sink)
-        .unwrap()
-        .package
-        .unwrap();
+    let unpacked = read_into(&mut sink, &tar_with_links(&old_docker())).unwrap();
+    let contents = unpacked.package.unwrap();
     let names: Vec<String> = contents
         .images
         .iter()
@@ -132,11 +130,8 @@ fn an_old_docker_save_becomes_a_valid_image_that_keeps_its_configuration() {
 #[test]
 fn the_manifest_of_a_docker_archive_is_golden() {
     let mut sink = MemorySink::default();
-    let input = std::io::Cursor::new(tar_with_links(&old_docker()));
-    let contents = unpack(input, &Limits::default(), &mut sink)
-        .unwrap()
-        .package
-        .unwrap();
+    let unpacked = read_into(&mut sink, &tar_with_links(&old_docker())).unwrap();
+    let contents = unpacked.package.unwrap();
     let manifest = &sink.blobs[&contents.images[0].descriptor.digest];
     insta::assert_snapshot!(String::from_utf8_lossy(manifest), @r#"{"config":{"digest":"sha256:48e26dae37d45d237f9f108d34b7a62ec0f387183f460ff3ce8732a3a885caee","mediaType":"application/vnd.oci.image.config.v1+json","size":299},"layers":[{"digest":"sha256:f7032a33e8ae47aa321f803b1a790a1f1cf86155a7b73ca75a3b0ad49326a27e","mediaType":"application/vnd.oci.image.layer.v1.tar","size":2048},{"digest":"sha256:6b624d0ae0b063c711253fd16b18ead1be3ee0bc983149e679a0a0dbb3cc98b7","mediaType":"application/vnd.oci.image.layer.v1.tar","size":2048},{"digest":"sha256:6b624d0ae0b063c711253fd16b18ead1be3ee0bc983149e679a0a0dbb3cc98b7","mediaType":"application/vnd.oci.image.layer.v1.tar","size":2048}],"mediaType":"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}"#);
 }
@@ -176,11 +171,16 @@ fn an_image_without_tags_is_named_by_the_package_manifest_or_refused() {
     );
 }
 
+/// Returns where the first file is whose name ends like this.
+fn position_of(files: &[Raw], end: &str) -> usize {
+    let ends = |raw: &Raw| raw.name.ends_with(end.as_bytes());
+    files.iter().position(ends).unwrap()
+}
+
 /// Returns [`old_docker`] with the file whose name ends like this replaced, or left out.
 fn old_docker_with(end: &str, replacement: Option<Raw>) -> Vec<u8> {
     let mut files = old_docker();
-    let ends = |raw: &Raw| raw.name.ends_with(end.as_bytes());
-    let position = files.iter().position(ends).unwrap();
+    let position = position_of(&files, end);
     files.splice(position..=position, replacement);
     tar_with_links(&files)
 }
@@ -219,9 +219,8 @@ fn links_lead_from_one_layer_to_the_file_of_another_and_nowhere_else() {
 fn damaged_docker_archives_are_refused_each_with_its_code() {
     let files = old_docker();
     let text = |end: &str| {
-        let ends = |raw: &&Raw| raw.name.ends_with(end.as_bytes());
-        let raw = files.iter().find(ends).unwrap();
-        String::from_utf8(raw.content.clone()).unwrap()
+        let content = files[position_of(&files, end)].content.clone();
+        String::from_utf8(content).unwrap()
     };
     let (first, third) = (layer_path("a"), layer_path("c"));
     let list = text("manifest.json");
@@ -297,9 +296,8 @@ fn compressed_layers_are_kept_as_they_are_and_checked_by_what_they_hold() {
     let mut manifests = Vec::new();
     for files in [&files, &reversed] {
         let mut sink = MemorySink::default();
-        let input = std::io::Cursor::new(tgz_of(files));
-        let contents = unpack(input, &Limits::default(), &mut sink).unwrap();
-        let contents = contents.package.unwrap();
+        let unpacked = read_into(&mut sink, &tgz_of(files)).unwrap();
+        let contents = unpacked.package.unwrap();
         let image = &contents.images[0];
         assert_eq!(image.reference.to_string(), "docker.io/team/app:v1");
         let (manifest, _) = OciManifest::parse(&sink.blobs[&image.descriptor.digest]).unwrap();

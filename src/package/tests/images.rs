@@ -1,18 +1,16 @@
 //! Which images packages hold, under which names, and whether they are whole.
 
-use std::io::Cursor;
-
 use serde_json::json;
 
 use super::builder::{
     Builder, MANIFEST, MEDIA_TYPE_LAYER, MemorySink, Raw, code_of, code_with, file,
-    operator_package, read, tar_of, tgz_of,
+    operator_package, read, read_into, tar_of, tgz_of,
 };
 use crate::base::oci::{
     Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_LIST, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST,
 };
 use crate::base::{Chain, Class, Classified, Digest, PackageKind};
-use crate::package::{Contents, Limits, unpack};
+use crate::package::{Contents, Limits};
 
 /// Returns the package manifest of a plugin that holds nothing else.
 const LIGHT: &str = "kind: PackageManifest\nmetadata: {name: logs}\nspec:\n  type: plugin\n  \
@@ -106,8 +104,7 @@ fn several_layouts_share_one_pool_of_blobs() {
     let mut files = builder.layout("one/", &[(Some("1"), &one)]);
     files.extend(builder.layout("two/", &[(Some("2"), &two)]));
     let mut sink = MemorySink::default();
-    let bytes = tgz_of(&files);
-    let unpacked = unpack(Cursor::new(bytes), &Limits::default(), &mut sink).unwrap();
+    let unpacked = read_into(&mut sink, &tgz_of(&files)).unwrap();
     let contents = unpacked.package.unwrap();
     assert_eq!(names(&contents), ["one:1", "two:2"]);
     assert_eq!(sink.blobs, builder.blobs, "each blob once");

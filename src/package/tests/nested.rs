@@ -1,16 +1,14 @@
 //! Packages and charts in files inside of a package.
 
-use std::io::Cursor;
-
 use serde_json::Value;
 
 use super::builder::{
     MANIFEST, MemorySink, Raw, code_of, code_with, entry, file, gzip, operator_package, read,
-    read_all, read_all_with, tar_of, tgz_of, zstd,
+    read_all, read_all_with, read_into, tar_of, tgz_of, zstd,
 };
 use crate::base::oci::Manifest as OciManifest;
 use crate::base::{Chain, Class, Classified as _, Digest, PackageKind};
-use crate::package::{Limits, Unpacked, unpack};
+use crate::package::{Limits, Unpacked};
 
 const CHART: &str = "apiVersion: v2\nname: redis\nversion: 1.2.3+build.5\nappVersion: \"7.0\"\n";
 
@@ -48,7 +46,7 @@ fn paths(unpacked: &Unpacked) -> Vec<&str> {
 fn a_chart_by_itself_is_an_oci_artifact_with_the_file_as_its_layer() {
     let bytes = tgz_of(&chart_files());
     let mut sink = MemorySink::default();
-    let unpacked = unpack(Cursor::new(bytes.clone()), &Limits::default(), &mut sink).unwrap();
+    let unpacked = read_into(&mut sink, &bytes).unwrap();
     assert!(
         unpacked.nested.is_empty(),
         "what a chart holds is its own affair"
@@ -74,33 +72,15 @@ fn a_chart_by_itself_is_an_oci_artifact_with_the_file_as_its_layer() {
 
 #[test]
 fn what_is_no_chart_is_not_taken_for_one() {
-    let elsewhere = [chart_files(), vec![file("other/x", "")]].concat();
-    let above = [chart_files(), vec![file("x", "")]].concat();
+    // Without the files that make it another kind of package.
+    let with = |path: &str| tgz_of(&[&chart_files()[..2], &[file(path, "")]].concat());
     let linked = [chart_files(), vec![entry(b'2', b"redis/link", b"")]].concat();
     let nameless = vec![file("redis/Chart.yaml", "version: 1.0.0\n")];
     for (code, bytes) in [
         ("empty", tgz_of(&[file("redis/values.yaml", CHART)])),
         ("empty", tar_of(&chart_files()[..3])),
-        (
-            "empty",
-            tgz_of(
-                &elsewhere[..2]
-                    .iter()
-                    .chain(&elsewhere[5..])
-                    .cloned()
-                    .collect::<Vec<_>>(),
-            ),
-        ),
-        (
-            "empty",
-            tgz_of(
-                &above[..2]
-                    .iter()
-                    .chain(&above[5..])
-                    .cloned()
-                    .collect::<Vec<_>>(),
-            ),
-        ),
+        ("empty", with("other/x")),
+        ("empty", with("x")),
         ("symbolic-link", tgz_of(&linked)),
         ("metadata-invalid", tgz_of(&nameless)),
         (
@@ -275,50 +255,22 @@ fn limits_count_for_all_levels_together() {
         .collect();
     let bytes = tar_of(&files);
     let limits = Limits::default();
-    assert_eq!(
-        code_with(
-            &bytes,
-            &Limits {
-                entries_max: 10,
-                ..limits
-            }
-        ),
-        "none"
-    );
-    assert_eq!(
-        code_with(
-            &bytes,
-            &Limits {
-                entries_max: 9,
-                ..limits
-            }
-        ),
-        "too-many-entries"
-    );
+    for (entries_max, code) in [(10, "none"), (9, "too-many-entries")] {
+        let limits = Limits {
+            entries_max,
+            ..limits
+        };
+        assert_eq!(code_with(&bytes, &limits), code);
+    }
     let chart = tgz_of(&chart_files());
     for bytes in [tar_of(&[file("a.tgz", chart.clone())]), chart.clone()] {
-        let chart_bytes_max = chart.len() as u64;
-        assert_eq!(
-            code_with(
-                &bytes,
-                &Limits {
-                    chart_bytes_max,
-                    ..limits
-                }
-            ),
-            "none"
-        );
-        let chart_bytes_max = chart_bytes_max - 1;
-        assert_eq!(
-            code_with(
-                &bytes,
-                &Limits {
-                    chart_bytes_max,
-                    ..limits
-                }
-            ),
-            "chart-too-large"
-        );
+        for (less, code) in [(0, "none"), (1, "chart-too-large")] {
+            let limits = Limits {
+                chart_bytes_max: chart.len() as u64 - less,
+                ..limits
+            };
+            assert_eq!(code_with(&bytes, &limits), code);
+        }
     }
 }
 

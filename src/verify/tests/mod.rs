@@ -9,7 +9,7 @@ mod kinds;
 mod several;
 mod time;
 
-use self::bench::{Bench, keyring, now};
+use self::bench::{Bench, CONTENT, keyring, now};
 use super::{
     Depth, Fingerprint, Keyring, Limits, Outcome, Policy, Requirements, Verdict, summarize,
 };
@@ -35,7 +35,7 @@ fn unsigned_badly_signed_and_unknown_are_different_answers_under_each_policy() {
     assert_eq!(error.class(), Class::Rejected);
     assert!(error.hint().is_some());
     // A checksum makes up for it where the policy is content with one.
-    let hex = Digest::of(b"the content of a package").hex();
+    let hex = Digest::of(CONTENT).hex();
     bench.write("x.tgz.sha256", format!("{hex}  x.tgz\n").as_bytes());
     assert_eq!(codes(), ["unknown-signer", "none", "none"]);
     let file = bench.verify(Policy::None, &keyring).unwrap();
@@ -64,7 +64,7 @@ fn unsigned_badly_signed_and_unknown_are_different_answers_under_each_policy() {
 #[test]
 fn checksum_files_that_promise_nothing_are_refused_each_with_its_code() {
     let bench = Bench::new();
-    let hex = Digest::of(b"the content of a package").hex();
+    let hex = Digest::of(CONTENT).hex();
     for (content, code) in [
         (format!("{hex}\n"), "none"),
         (format!("SHA256 (x.tgz) = {hex}\n"), "none"),

@@ -1,29 +1,17 @@
 //! The audit record of a daemon: what it holds, that tampering shows, and that others can check what is signed.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use rustix::process::geteuid;
 use serde_json::Value;
 use violetd::base::Digest;
 use violetd::sys::fs as durable;
 
-use crate::support::{Daemon, Package, Setup, Signer, drop_into, names, run, run_program};
+use crate::daemon::{setup_without_delivery, wait_ready};
+use crate::support::{Daemon, Package, Setup, Signer, drop_into, names, run, run_program, strace};
 
 const KEY: &str = "secret key of a person";
-
-/// Returns a setup whose only target is never there: what is asked here ends at the catalog.
-fn new_setup(policy: &str) -> Setup {
-    Setup::new(policy).target("global-a", "primary", "127.0.0.1:9", "")
-}
-
-/// Waits until this many packages are ready.
-fn wait_ready(daemon: &Daemon, count: usize) {
-    daemon.wait_until("packages that are ready", |status| {
-        status["packages"].as_array().unwrap().len() == count
-    });
-}
 
 /// Returns the exit code, the data and the words of a command about the record.
 fn audit(setup: &Setup, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -45,21 +33,29 @@ fn json(setup: &Setup, arguments: &[&str]) -> Value {
     serde_json::from_str(&data).unwrap()
 }
 
-/// Returns the verdicts on record, oldest first.
+/// Returns the verdicts on record, oldest first. A line that is not whole is none.
 pub(crate) fn verdicts(setup: &Setup) -> Vec<Value> {
     let dir = setup.state_dir.join("audit");
-    let files = names(&dir).into_iter().map(|name| dir.join(name));
-    let text: String = files
-        .map(|file| std::fs::read_to_string(file).unwrap())
-        .collect();
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let mut verdicts: Vec<Value> = lines.collect();
-    verdicts.retain(|line| line["event"] == "package");
+    let mut verdicts = Vec::new();
+    for name in names(&dir) {
+        let text = std::fs::read_to_string(dir.join(name)).unwrap();
+        let lines = text.split_inclusive('\n');
+        for line in lines.filter(|line| line.ends_with('\n')) {
+            let mut line: Value = serde_json::from_str(line).unwrap();
+            if line["event"] == "package" {
+                verdicts.push(line["fields"].take());
+            }
+        }
+    }
     verdicts
-        .into_iter()
-        .map(|mut line| line["fields"].take())
+}
+
+/// Returns the names of the packages with this verdict, oldest first.
+fn verdicts_of(setup: &Setup, verdict: &str) -> Vec<String> {
+    let verdicts = verdicts(setup).into_iter();
+    let verdicts = verdicts.filter(|it| it["verdict"] == verdict);
+    verdicts
+        .map(|it| it["package"]["name"].as_str().unwrap().to_owned())
         .collect()
 }
 
@@ -73,7 +69,7 @@ fn refused(daemon: &Daemon, count: usize) {
 #[test]
 fn every_verdict_is_on_record_with_what_it_rests_on() {
     let (alice, eve) = (Signer::new("alice"), Signer::new("eve"));
-    let setup = new_setup("signature").trust(&alice.certificate());
+    let setup = setup_without_delivery("signature").trust(&alice.certificate());
     let daemon = Daemon::start(setup);
     let package = Package::small("recorded");
     let signature = alice.sign(&package.path);
@@ -146,7 +142,7 @@ fn every_verdict_is_on_record_with_what_it_rests_on() {
 
 #[test]
 fn tampering_is_found_and_a_noted_head_finds_a_cut_end() {
-    let daemon = Daemon::start(new_setup("none"));
+    let daemon = Daemon::start(setup_without_delivery("none"));
     for (count, name) in ["one", "two", "three"].into_iter().enumerate() {
         daemon.setup.drop_package(&Package::small(name));
         wait_ready(&daemon, count + 1);
@@ -212,7 +208,7 @@ fn tampering_is_found_and_a_noted_head_finds_a_cut_end() {
 
 #[test]
 fn a_daemon_that_is_killed_leaves_a_record_that_goes_on() {
-    let mut daemon = Daemon::start(new_setup("none"));
+    let mut daemon = Daemon::start(setup_without_delivery("none"));
     for (count, name) in ["one", "two", "three"].into_iter().enumerate() {
         daemon.setup.drop_package(&Package::small(name));
         wait_ready(&daemon, count + 1);
@@ -241,21 +237,15 @@ fn a_daemon_that_is_killed_leaves_a_record_that_goes_on() {
 
 #[test]
 fn a_daemon_killed_after_the_record_and_before_the_catalog_leaves_two_records_and_one_package() {
-    let daemon = Daemon::start(new_setup("none"));
+    let daemon = Daemon::start(setup_without_delivery("none"));
     daemon.setup.drop_package(&Package::small("before"));
     wait_ready(&daemon, 1);
     // Killed while the line of the next verdict is synced: it is written, and nothing behind it has happened.
-    let mut strace = Command::new("timeout");
-    strace.args(["60", "strace", "-f", "-o", "/dev/null", "-p"]);
-    strace.arg(daemon.pid().to_string());
-    strace.arg("-P").arg(last_file(&daemon.setup));
-    strace.args(["-e", "trace=fsync,fdatasync"]);
-    strace.args(["-e", "inject=fsync,fdatasync:signal=KILL:when=1"]);
-    let mut strace = strace.stderr(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    let mut stderr = BufReader::new(strace.stderr.take().unwrap());
-    stderr.read_line(&mut line).unwrap();
-    assert!(line.contains("attached"), "strace: {line}");
+    let mut strace = strace(
+        daemon.pid(),
+        &[last_file(&daemon.setup)],
+        "fsync,fdatasync:signal=KILL:when=1",
+    );
     let package = Package::small("twice");
     daemon.setup.drop_package(&package);
     let ended = strace.wait().unwrap();
@@ -282,33 +272,9 @@ fn last_file(setup: &Setup) -> PathBuf {
     dir.join(last)
 }
 
-/// Returns the packages with a verdict, from complete lines only.
-fn verdicts_of(setup: &Setup, verdict: &str) -> Vec<String> {
-    let dir = setup.state_dir.join("audit");
-    let mut packages = Vec::new();
-    for name in names(&dir) {
-        let text = std::fs::read_to_string(dir.join(name)).unwrap();
-        for line in text
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'))
-        {
-            let line: Value = serde_json::from_str(line).unwrap();
-            if line["fields"]["verdict"] == verdict {
-                packages.push(
-                    line["fields"]["package"]["name"]
-                        .as_str()
-                        .unwrap()
-                        .to_owned(),
-                );
-            }
-        }
-    }
-    packages
-}
-
 #[test]
 fn a_record_that_cannot_be_written_holds_packages_back() {
-    let daemon = Daemon::start(new_setup("none"));
+    let daemon = Daemon::start(setup_without_delivery("none"));
     // A folder in the place of the next file, and a last file that is gone: nothing can be put on record.
     let setup = daemon.stop();
     let audit_dir = setup.state_dir.join("audit");
@@ -360,7 +326,7 @@ fn a_full_disk_under_the_record_holds_packages_back_until_there_is_space() {
         eprintln!("not run: only root can mount a file system of a given size");
         return;
     }
-    let setup = new_setup("none");
+    let setup = setup_without_delivery("none");
     let disk = Disk::new(&setup.state_dir.join("audit"), 64 << 10);
     let daemon = Daemon::start(setup);
     let ballast = disk.0.join("ballast");
@@ -451,7 +417,7 @@ impl Drop for Officer {
 
 /// Returns a setup without a daemon whose record has one package.
 fn recorded(name: &'static str) -> (Setup, Package) {
-    let daemon = Daemon::start(new_setup("none"));
+    let daemon = Daemon::start(setup_without_delivery("none"));
     let package = Package::small(name);
     drop_into(
         &daemon.setup.drop_dir,

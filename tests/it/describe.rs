@@ -13,7 +13,7 @@ use violetd::base::oci::MEDIA_TYPE_MANIFEST;
 use violetd::sys::fs as durable;
 
 use crate::support::{
-    Auth, Daemon, Images, Placed, Setup, TestRegistry, noise, run, run_program, write,
+    Auth, Daemon, Images, Placed, Setup, TestRegistry, noise, run, run_program, show, write,
 };
 
 const CSV: &str = "kind: ClusterServiceVersion\nmetadata:\n  name: redis-operator.v4.2.0\n  \
@@ -133,12 +133,6 @@ impl Workshop {
             self.path(layout).display()
         )
     }
-}
-
-fn show(package: &Path) -> Value {
-    let output = run_program(&["show", "--output", "json", package.to_str().unwrap()]);
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Drops a package before a daemon with one target and a folder for a platform. Returns the objects that are published,

@@ -12,15 +12,9 @@ use violetd::base::Digest;
 use violetd::package::{DiscardSink, Limits, Sink as _, unpack};
 
 use crate::support::{
-    Auth, TestRegistry, WORKSHOP_IMAGE as IMAGE, Workshop, parts_of_manifest, run, run_program,
-    skopeo, skopeo_copy, write,
+    Auth, TestRegistry, WORKSHOP_IMAGE as IMAGE, Workshop, digest_of_manifest, parts_of_manifest,
+    raw_manifest, run, run_program, show, skopeo_copy, write,
 };
-
-fn show(package: &Path) -> Value {
-    let output = run_program(&["show", "--output", "json", &package.display().to_string()]);
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 fn shown(workshop: &Workshop, name: &str) -> Value {
     show(&workshop.path(name))
@@ -96,7 +90,7 @@ fn an_image_of_a_docker_archive_has_the_parts_that_skopeo_finds_in_it() {
     let workshop = Workshop::new();
     let archive = workshop.path("app.tar").display().to_string();
     workshop.export("v2", &format!("docker-archive:{archive}:team/app:v2"));
-    let raw = skopeo(&["inspect", "--raw", &format!("docker-archive:{archive}")]);
+    let raw = raw_manifest(&format!("docker-archive:{archive}"));
     let theirs = parts_of_manifest(&serde_json::from_slice(&raw).unwrap());
     let ours = parts_of(Path::new(&archive));
     assert_eq!(ours, theirs);
@@ -125,8 +119,7 @@ fn oci_layouts_of_skopeo_umoci_and_buildah_keep_their_digests() {
         Command::new("umoci").args(["new", "--image", &image]),
     );
     for name in ["skopeo", "buildah", "umoci"] {
-        let raw = skopeo(&["inspect", "--raw", &layout(name)]);
-        let digest = Digest::of(&raw).to_string();
+        let digest = digest_of_manifest(&layout(name)).to_string();
         workshop.tar(&["--create", "--file=layout.tar", name]);
         let shown = shown(&workshop, "layout.tar");
         assert_eq!(
@@ -142,7 +135,7 @@ fn a_newer_docker_save_is_read_as_the_layout_that_it_is() {
     let folder = workshop.path("app").display().to_string();
     workshop.export("v2", &format!("oci:{folder}:v2"));
     // Docker 25 and later write this beside the layout, with paths into it.
-    let raw = skopeo(&["inspect", "--raw", &format!("oci:{folder}:v2")]);
+    let raw = raw_manifest(&format!("oci:{folder}:v2"));
     let manifest: Value = serde_json::from_slice(&raw).unwrap();
     let paths: Vec<String> = parts_of_manifest(&manifest)
         .iter()
@@ -164,7 +157,7 @@ fn a_registry_tree_from_a_registrys_disk_keeps_its_digests() {
     let layout = format!("oci:{}:v2", workshop.path("layout").display());
     workshop.export("v2", &layout);
     skopeo_copy(&layout, &image, &[]);
-    let digest = Digest::of(&skopeo(&["inspect", "--raw", "--tls-verify=false", &image]));
+    let digest = digest_of_manifest(&image);
     let storage = format!("--directory={}", registry.storage().display());
     let file = format!("--file={}", workshop.path("tree.tgz").display());
     workshop.tar(&["--create", "--gzip", &file, &storage, "docker"]);

@@ -10,7 +10,6 @@ mod authoring;
 mod configuration;
 mod crash;
 mod daemon;
-mod deltas_authoring;
 mod describe;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;

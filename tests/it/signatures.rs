@@ -6,7 +6,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 use violetd::base::Digest;
 
-use crate::support::{Daemon, Package, Setup, Signer, drop_into, names, run_program, write};
+use crate::support::{
+    Daemon, Package, Setup, Signer, drop_into, names, reason_of, run_program, write,
+};
 
 /// Returns the fingerprint of a certificate, as GnuPG prints it.
 fn fingerprint(signer: &Signer, folder: &Path) -> String {
@@ -27,12 +29,6 @@ fn package(daemon: &Daemon, package: &Package) -> Value {
     let packages = status["packages"].as_array().unwrap().iter();
     let mut found = packages.filter(|it| it["digest"] == digest.as_str());
     found.next().cloned().unwrap_or_default()
-}
-
-/// Returns the reason for which a file was refused.
-fn reason_of(folder: &Path, name: &str) -> Value {
-    let path = folder.join(format!("rejected/{name}.reason.json"));
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 #[test]
@@ -88,10 +84,13 @@ fn each_drop_folder_has_its_own_signers_keyring_and_threshold() {
         provenance["cosigners"][0]["fingerprint"],
         signers[0].as_str()
     );
-    let refused = reason_of(&both, "second.tgz");
+    let refused = reason_of(&both.join("rejected"), "second.tgz");
     assert_eq!(refused["code"], "too-few-signers");
     assert_eq!(refused["digest"], second.digest().to_string());
-    assert_eq!(reason_of(&own, "second.tgz")["code"], "unknown-signer");
+    assert_eq!(
+        reason_of(&own.join("rejected"), "second.tgz")["code"],
+        "unknown-signer"
+    );
     assert!(names(&own.join("done")).contains(&"third.tgz".to_owned()));
     assert_eq!(
         package(&daemon, &third)["provenance"].get("cosigners"),
@@ -126,7 +125,10 @@ fn a_signed_list_vouches_for_every_package_of_a_folder_and_stays_there() {
         names(drop_dir) == ["SHA256SUMS", "SHA256SUMS.sig", "done", "rejected"]
     });
     assert_eq!(names(&drop_dir.join("done")).len(), 2);
-    assert_eq!(reason_of(drop_dir, "gamma.tgz")["code"], "no-signature");
+    assert_eq!(
+        reason_of(&drop_dir.join("rejected"), "gamma.tgz")["code"],
+        "no-signature"
+    );
 }
 
 #[test]
@@ -172,9 +174,11 @@ fn a_revocation_counts_from_the_moment_it_is_in_the_keyring_and_a_broken_keyring
     drop_signed(&next, &third, "third.tgz");
     wait_ready(2);
     let drop_dir = daemon.setup.drop_dir.clone();
-    let refused = drop_dir.join("rejected/second.tgz.reason.json");
-    daemon.wait_until("a refusal", |_| refused.exists());
-    assert_eq!(reason_of(&drop_dir, "second.tgz")["code"], "revoked-key");
+    let rejected = drop_dir.join("rejected");
+    daemon.wait_until("a refusal", |_| {
+        rejected.join("second.tgz.reason.json").exists()
+    });
+    assert_eq!(reason_of(&rejected, "second.tgz")["code"], "revoked-key");
     assert_eq!(daemon.log_lines("daemon is ready").len(), 1, "one process");
     daemon.stop();
 }

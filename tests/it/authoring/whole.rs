@@ -1,14 +1,12 @@
-//! Making and looking at packages by the program, with images in real registries.
+//! Whole packages: the same every time, of chosen platforms, with credentials; what `show` and `verify` print of them.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    Auth, Images, PASSWORD, TestRegistry, USERNAME, noise, run, run_program, write,
+    Auth, Images, PASSWORD, TestRegistry, USERNAME, noise, run, run_program, show, write,
 };
 
 /// An image for two platforms in a registry that asks for a password.
@@ -86,12 +84,6 @@ impl Source {
     fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.dir.path().join(name)).unwrap()
     }
-}
-
-fn show(package: &Path) -> Value {
-    let output = run_program(&["show", "--output", "json", &package.display().to_string()]);
-    assert!(output.status.success(), "{output:?}");
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 use violetd::sys::fs as durable;
 
-use super::{assert_holds, blobs_of};
+use super::{assert_holds, blobs_of, make_pipe};
 use crate::fixtures::{
     self, CHART_BYTES_MAX, ENTRIES_MAX, Fixture, IMAGES_MAX, Oddity, Policy, RESOURCES_MAX, Shape,
 };
 use crate::support::{
-    Auth, Daemon, Package, Setup, Signer, TestRegistry, drop_into, metric, names, run, write,
+    Auth, Daemon, Package, Setup, Signer, TestRegistry, drop_into, metric, names, write,
 };
 
 /// Returns a setup with a drop folder for each policy, and the folders.
@@ -77,9 +76,7 @@ fn drop_attack(attack: &Fixture, folder: &Path) {
 
 fn make(oddity: Oddity, path: &Path) {
     match oddity {
-        Oddity::Pipe => {
-            run("mkfifo", Command::new("mkfifo").arg(path));
-        }
+        Oddity::Pipe => make_pipe(path),
         Oddity::Folder => durable::ensure_dir_all(path).unwrap(),
         Oddity::Link(target) => std::os::unix::fs::symlink(target, path).unwrap(),
     }

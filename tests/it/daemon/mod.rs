@@ -22,11 +22,13 @@ mod repetition;
 
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use violetd::base::Digest;
+use violetd::sys::fs as durable;
 
-use crate::support::{Daemon, Package, Placed, Setup, TestRegistry, get, names};
+use crate::support::{Daemon, Package, Placed, Setup, TestRegistry, get, names, reason_of, run};
 
 /// Fails the test unless a registry holds every image of a package: the manifests under their tags and digests, and
 /// every blob, all equal to the byte.
@@ -56,9 +58,9 @@ fn assert_holds_image(registry: &TestRegistry, package: &Package, image: &Placed
     }
 }
 
-/// Returns the HTTP status with which a registry answers for a tag.
-fn status_of(registry: &TestRegistry, image: &Placed) -> u16 {
-    let path = format!("/v2/{}/manifests/{}", image.repository, image.tag);
+/// Returns the HTTP status with which a registry answers for a manifest.
+fn status_of(registry: &TestRegistry, repository: &str, reference: &str) -> u16 {
+    let path = format!("/v2/{repository}/manifests/{reference}");
     get(TcpStream::connect(registry.address()).unwrap(), &path).0
 }
 
@@ -74,15 +76,29 @@ fn blobs_of(packages: &[&Package]) -> Vec<String> {
 }
 
 /// Returns a setup for what happens before delivery: its only target is nowhere, and nothing is sent there.
-fn setup_without_delivery(policy: &str) -> Setup {
+pub(crate) fn setup_without_delivery(policy: &str) -> Setup {
     Setup::new(policy).target("global-a", "primary", "127.0.0.1:9", "on_ready = false")
 }
 
 /// Waits until this many packages are ready, delivered or not. Returns the status then.
-fn wait_ready(daemon: &Daemon, packages: usize) -> Value {
+pub(crate) fn wait_ready(daemon: &Daemon, packages: usize) -> Value {
     daemon.wait_until(&format!("{packages} ready packages"), |status| {
         status["packages"].as_array().unwrap().len() == packages
     })
+}
+
+/// Waits until a file was refused, and returns why.
+fn wait_refused(daemon: &Daemon, name: &str) -> Value {
+    let rejected = daemon.setup.drop_dir.join("rejected");
+    let path = rejected.join(format!("{name}.reason.json"));
+    daemon.wait_until(&format!("refusal of {name}"), |_| path.is_file());
+    reason_of(&rejected, name)
+}
+
+/// Makes a named pipe, and the folder that it is in.
+fn make_pipe(path: &Path) {
+    durable::ensure_dir_all(path.parent().unwrap()).unwrap();
+    run("coreutils", Command::new("mkfifo").arg(path));
 }
 
 /// Returns what the status says of a dropped file, unless it is ready.

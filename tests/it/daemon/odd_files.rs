@@ -1,29 +1,12 @@
 //! Pipes, folders and links where files are expected: none of them is waited for, and what can be read goes on.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
-use std::process::Command;
 
 use rustix::process::geteuid;
-use serde_json::Value;
 use violetd::sys::fs as durable;
 
-use super::{dropped_file, setup_without_delivery, wait_ready};
-use crate::support::{Daemon, Package, drop_into, run, write};
-
-fn make_pipe(path: &Path) {
-    durable::ensure_dir_all(path.parent().unwrap()).unwrap();
-    run("coreutils", Command::new("mkfifo").arg(path));
-}
-
-/// Returns the code for which a file was refused, once it was.
-fn wait_refused(daemon: &Daemon, name: &str) -> String {
-    let folder = daemon.setup.drop_dir.join("rejected");
-    let path = folder.join(format!("{name}.reason.json"));
-    daemon.wait_until("refusal", |_| path.is_file());
-    let reason: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    reason["code"].as_str().unwrap().to_owned()
-}
+use super::{dropped_file, make_pipe, setup_without_delivery, wait_ready, wait_refused};
+use crate::support::{Daemon, Package, drop_into, write};
 
 #[test]
 fn what_is_no_file_holds_up_nothing_whatever_it_stands_for() {
@@ -46,11 +29,11 @@ fn what_is_no_file_holds_up_nothing_whatever_it_stands_for() {
     make_pipe(&at("list/SHA256SUMS"));
     for name in ["a.tgz", "b.tgz", "c.tgz", "d.tgz", "list/e.tgz"] {
         drop_into(at(name).parent().unwrap(), (file_name(name), b"x"), &[]);
-        assert_eq!(wait_refused(&daemon, name), "not-a-file", "{name}");
+        assert_eq!(wait_refused(&daemon, name)["code"], "not-a-file", "{name}");
     }
     drop_into(&folder, ("part.tgz.parts", table), &[]);
     assert_eq!(
-        wait_refused(&daemon, "part.tgz.parts"),
+        wait_refused(&daemon, "part.tgz.parts")["code"],
         "parts-table-malformed"
     );
     // What may be readable later waits.

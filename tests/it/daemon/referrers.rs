@@ -1,17 +1,16 @@
 //! Images as they were signed: signatures and attestations arrive with their images, and indexes of which platforms were
 //! left out arrive as they are, or not at all with the reason.
 
-use std::net::TcpStream;
-use std::process::Command;
-
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use violetd::base::Digest;
 use violetd::base::oci::{Descriptor, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST};
 
-use super::{count, problems};
+use super::{count, problems, status_of};
 use crate::fixtures::{file, tgz};
-use crate::support::{Auth, Daemon, Images, Placed, Setup, TestRegistry, get, noise, run};
+use crate::support::{
+    Auth, Daemon, Images, Placed, Setup, TestRegistry, digest_of_manifest, noise, skopeo_copy,
+};
 
 const MEDIA_TYPE_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 const MEDIA_TYPE_SIGNATURE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -68,17 +67,7 @@ impl Handmade {
 
 /// Returns the digest of what skopeo reads under a name.
 fn skopeo_digest(registry: &TestRegistry, name: &str) -> Digest {
-    let mut skopeo = Command::new("skopeo");
-    let address = registry.address();
-    skopeo.args(["inspect", "--raw", "--tls-verify=false"]);
-    skopeo.arg(format!("docker://{address}/{name}"));
-    Digest::of(&run("skopeo", &mut skopeo))
-}
-
-/// Returns the HTTP status with which a registry answers for a manifest.
-fn status_of(registry: &TestRegistry, repository: &str, reference: &str) -> u16 {
-    let path = format!("/v2/{repository}/manifests/{reference}");
-    get(TcpStream::connect(registry.address()).unwrap(), &path).0
+    digest_of_manifest(&format!("docker://{}/{name}", registry.address()))
 }
 
 fn manifest_of(omitted: &[Digest]) -> String {
@@ -227,11 +216,11 @@ fn a_sparse_index_arrives_to_the_byte_where_the_registry_takes_it() {
         blobs: package.blobs.blobs.clone(),
     };
     images.write_layout(dir.path());
-    let mut skopeo = Command::new("skopeo");
-    skopeo.args(["copy", "--preserve-digests", "--dest-tls-verify=false"]);
-    skopeo.arg(format!("oci:{}:0", dir.path().display()));
-    skopeo.arg(format!("docker://{}/demo/sparse:other", registry.address()));
-    run("skopeo", &mut skopeo);
+    skopeo_copy(
+        &format!("oci:{}:0", dir.path().display()),
+        &format!("docker://{}/demo/sparse:other", registry.address()),
+        &["--preserve-digests"],
+    );
     let setup = Setup::new("none").target("global-a", "primary", registry.address(), "");
     let daemon = Daemon::start(setup);
     daemon.setup.drop_file("demo.tgz", &bytes, &[]);

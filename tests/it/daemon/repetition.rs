@@ -120,7 +120,7 @@ fn a_tag_of_somebody_else_is_reported_and_not_replaced() {
 
     // Once somebody has removed it, the next run puts ours there.
     remove(&registry, &theirs);
-    assert_eq!(status_of(&registry, taken), 404);
+    assert_eq!(status_of(&registry, taken.repository, taken.tag), 404);
     daemon.wait_in_sync(1);
     assert_holds(&registry, &package);
     daemon.stop();

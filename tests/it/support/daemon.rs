@@ -452,6 +452,19 @@ pub(crate) fn run_program(arguments: &[&str]) -> Output {
     program().args(arguments).output().unwrap()
 }
 
+/// Returns what `violetd show` says of a package.
+pub(crate) fn show(package: &Path) -> Value {
+    let output = run_program(&["show", "--output", "json", package.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Returns why a file was refused: what lies beside it where it was moved to.
+pub(crate) fn reason_of(rejected: &Path, name: &str) -> Value {
+    let path = rejected.join(format!("{name}.reason.json"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
 /// Asks a plain HTTP server for a path. Returns status and content.
 pub(crate) fn get(mut stream: impl Read + Write, path: &str) -> (u16, Vec<u8>) {
     // Version 1.0: neither chunks nor a connection that stays open. Registries answer with what is accepted.

@@ -24,19 +24,24 @@ mod token_server;
 mod workshop;
 
 use std::fs::File;
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 pub(crate) use self::authority::{Authority, Certificate};
-pub(crate) use self::daemon::{Daemon, Setup, drop_into, get, metric, names, run_program};
+pub(crate) use self::daemon::{
+    Daemon, Setup, drop_into, get, metric, names, reason_of, run_program, show,
+};
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
 pub(crate) use self::packages::{Images, Package, Placed, Signer, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
 pub(crate) use self::scripted::{Scripted, on};
 pub(crate) use self::token_server::TokenServer;
-pub(crate) use self::workshop::{WORKSHOP_IMAGE, Workshop, parts_of_manifest, skopeo, skopeo_copy};
+pub(crate) use self::workshop::{
+    WORKSHOP_IMAGE, Workshop, digest_of_manifest, parts_of_manifest, raw_manifest, skopeo,
+    skopeo_copy,
+};
 
 /// How long a test waits for something that must happen. Generous, because machines that build are slow.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -63,6 +68,31 @@ pub(crate) fn run(package: &str, command: &mut Command) -> Vec<u8> {
         String::from_utf8_lossy(&stderr)
     );
     stdout
+}
+
+/// Interferes with system calls of a process on these files, as strace's `inject=` has it, and returns once it does.
+/// Ends after [`PATIENCE`], with code 124.
+pub(crate) fn strace(pid: u32, paths: &[PathBuf], inject: &str) -> Child {
+    let calls = inject.split(':').next().unwrap_or_default();
+    let mut strace = Command::new("timeout");
+    strace.arg(PATIENCE.as_secs().to_string());
+    strace.args(["strace", "-f", "-o", "/dev/null", "-p", &pid.to_string()]);
+    for path in paths {
+        strace.arg("-P").arg(path);
+    }
+    strace.args(["-e", &format!("trace={calls}")]);
+    strace.args(["-e", &format!("inject={inject}")]);
+    let mut child = strace
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| missing("strace", &strace, &error));
+    let mut line = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("attached"), "strace: {line}");
+    // Kept open: strace says more with each new thread, and would end where nobody listens.
+    child.stderr = Some(stderr.into_inner());
+    child
 }
 
 /// Fails the test for want of a tool.

@@ -156,6 +156,16 @@ pub(crate) fn skopeo(arguments: &[&str]) -> Vec<u8> {
     run("skopeo", Command::new("skopeo").args(arguments))
 }
 
+/// Returns the manifest that skopeo finds under a name, to the byte; registries are asked over plain HTTP.
+pub(crate) fn raw_manifest(image: &str) -> Vec<u8> {
+    skopeo(&["inspect", "--raw", "--tls-verify=false", image])
+}
+
+/// Returns the digest of [`raw_manifest`].
+pub(crate) fn digest_of_manifest(image: &str) -> Digest {
+    Digest::of(&raw_manifest(image))
+}
+
 /// Copies an image with skopeo; registries are asked over plain HTTP.
 pub(crate) fn skopeo_copy(source: &str, destination: &str, options: &[&str]) {
     let mut arguments = vec!["--insecure-policy", "copy", "--quiet"];

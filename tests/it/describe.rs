@@ -13,7 +13,8 @@ use violetd::base::oci::MEDIA_TYPE_MANIFEST;
 use violetd::sys::fs as durable;
 
 use crate::support::{
-    Auth, Daemon, Images, Placed, Setup, TestRegistry, noise, run, run_program, show, write,
+    Auth, Daemon, Images, Placed, Setup, TestRegistry, module_plugin, noise, run, run_program,
+    show, write,
 };
 
 const CSV: &str = "kind: ClusterServiceVersion\nmetadata:\n  name: redis-operator.v4.2.0\n  \
@@ -256,19 +257,9 @@ fn add_chart(images: &mut Images, repository: &'static str, tag: &'static str, c
 
 #[test]
 fn a_chart_brings_the_plugin_that_its_package_lacks() {
-    let plugin = json!({
-        "apiVersion": "cluster.alauda.io/v1alpha1",
-        "kind": "ModulePlugin",
-        "metadata": {"name": "log-center", "annotations": {"cpaas.io/display-name": "{\"en\": \"Log Center\"}"}},
-        "spec": {
-            "name": "log-center", "logo": "data:image/svg+xml;base64,xxx", "deleteable": true,
-            "description": {"en": "Logs"}, "mainChart": "ait/log-center",
-            "appReleases": [{
-                "name": "log-center",
-                "chartVersions": [{"name": "ait/log-center", "releaseName": "log-center", "version": "v1.2.0"}],
-            }],
-        },
-    });
+    let mut plugin = module_plugin();
+    plugin["metadata"]["annotations"] =
+        json!({"cpaas.io/display-name": "{\"en\": \"Log Center\"}"});
     let chart = chart(&[
         ("Chart.yaml", "name: log-center\nversion: v1.2.0\n"),
         (

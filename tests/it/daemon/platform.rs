@@ -2,11 +2,9 @@
 
 use std::net::SocketAddr;
 
-use serde_json::json;
-
 use super::{assert_holds, count, problems, target};
 use crate::support::fake_acp::{ArtifactVerdict, FakeAcp, PASSWORD, USERNAME};
-use crate::support::{Auth, Daemon, Images, Package, Setup, TestRegistry, noise};
+use crate::support::{Auth, Daemon, Images, Package, Setup, TestRegistry, module_plugin, noise};
 
 const CLUSTERS: [&str; 2] = ["global", "business-1"];
 
@@ -154,20 +152,7 @@ async fn a_wrong_password_is_reported_and_images_are_in_place_all_the_same() {
 async fn a_plugin_is_published_on_the_global_cluster_only() {
     let mut images = Images::default();
     images.add("ait/log-center", "v1.2.0", &[noise(3, 30_000)]);
-    let document = json!({
-        "apiVersion": "cluster.alauda.io/v1alpha1",
-        "kind": "ModulePlugin",
-        "metadata": {"name": "log-center", "labels": {"cpaas.io/module-name": "log-center"}},
-        "spec": {
-            "name": "log-center", "logo": "data:image/svg+xml;base64,xxx", "deleteable": true,
-            "description": {"en": "Logs"}, "mainChart": "ait/log-center",
-            "appReleases": [{
-                "name": "log-center",
-                "chartVersions": [{"name": "ait/log-center", "releaseName": "log-center", "version": "v1.2.0"}],
-            }],
-        },
-    });
-    let package = Package::plugin("log-center", images, &document);
+    let package = Package::plugin("log-center", images, &module_plugin());
     let (registry, fake) = (TestRegistry::start(Auth::None), FakeAcp::start().await);
     let setup = Setup::new("none")
         .variable("PLATFORM_PASSWORD", PASSWORD)

@@ -18,6 +18,7 @@ use violetd::platform::{
 };
 
 use crate::support::fake_acp::{ArtifactVerdict, Failure, FakeAcp, PASSWORD, USERNAME, Watches};
+use crate::support::module_plugin;
 
 const ARTIFACT: &str = "redis-operator";
 const VERSION: &str = "redis-operator.v4.2.0";
@@ -80,24 +81,9 @@ fn operator(cluster: &str) -> [Resource; 2] {
 }
 
 fn plugin() -> Resource {
-    plugin_resource(&json!({
-        "apiVersion": "cluster.alauda.io/v1alpha1",
-        "kind": "ModulePlugin",
-        "metadata": {"name": "log-center", "labels": {"cpaas.io/module-name": "log-center"}},
-        "spec": {
-            "name": "log-center",
-            "logo": "data:image/svg+xml;base64,xxx",
-            "deleteable": true,
-            "description": {"en": "Logs"},
-            "mainChart": "ait/log-center",
-            "config": {"any": [{"thing": 1}]},
-            "appReleases": [{
-                "name": "log-center",
-                "chartVersions": [{"name": "ait/log-center", "releaseName": "log-center", "version": "v1.2.0"}],
-            }],
-        },
-    }))
-    .unwrap()
+    let mut document = module_plugin();
+    document["spec"]["config"] = json!({"any": [{"thing": 1}]});
+    plugin_resource(&document).unwrap()
 }
 
 async fn apply_all(platform: &Platform, resources: &[Resource]) {

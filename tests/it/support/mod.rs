@@ -34,7 +34,7 @@ pub(crate) use self::daemon::{
     Daemon, Setup, drop_into, get, metric, names, reason_of, run_program, show,
 };
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
-pub(crate) use self::packages::{Images, Package, Placed, Signer, noise, program};
+pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
 pub(crate) use self::scripted::{Scripted, on};
 pub(crate) use self::token_server::TokenServer;

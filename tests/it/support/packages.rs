@@ -244,6 +244,23 @@ impl Package {
     }
 }
 
+/// Returns the `ModulePlugin` of a cluster plugin `log-center` whose chart is `ait/log-center:v1.2.0`.
+pub(crate) fn module_plugin() -> Value {
+    json!({
+        "apiVersion": "cluster.alauda.io/v1alpha1",
+        "kind": "ModulePlugin",
+        "metadata": {"name": "log-center", "labels": {"cpaas.io/module-name": "log-center"}},
+        "spec": {
+            "name": "log-center", "logo": "data:image/svg+xml;base64,xxx", "deleteable": true,
+            "description": {"en": "Logs"}, "mainChart": "ait/log-center",
+            "appReleases": [{
+                "name": "log-center",
+                "chartVersions": [{"name": "ait/log-center", "releaseName": "log-center", "version": "v1.2.0"}],
+            }],
+        },
+    })
+}
+
 /// Returns the program, without what the environment would tell it.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_violetd"));

@@ -12,7 +12,7 @@ use crate::catalog::{IngestRecord, IngestState};
 use crate::package::parts::{PartFiles, Splitter, Table};
 use crate::package::{Image, Manifest, Nested, WriteOptions, Writer};
 use crate::sys::fs as durable;
-use crate::verify::{Keyring, Policy, Requirements, verify_file};
+use crate::verify::{Failure, Keyring, Policy, Requirements, verify_file};
 
 /// How long parts are: a package of these tests has several.
 const PART_BYTES: NonZeroU64 = NonZeroU64::new(300).unwrap();
@@ -60,10 +60,14 @@ impl Bench {
     }
 }
 
-fn verified(source: &Source) -> Verified<PackageFile> {
+fn verify(source: &Source) -> Result<Verified<PackageFile>, Failure> {
     let requirements = Requirements::new(Policy::None);
     let keyring = Keyring::default();
-    verify_file(source, &requirements, &keyring, SystemClock.now()).unwrap()
+    verify_file(source, &requirements, &keyring, SystemClock.now())
+}
+
+fn verified(source: &Source) -> Verified<PackageFile> {
+    verify(source).unwrap()
 }
 
 /// Returns a package of one image whose layer holds `content`.
@@ -213,14 +217,7 @@ fn a_table_that_lies_about_the_whole_is_refused() {
     document["digest"] = Digest::of(b"other").to_string().into();
     bench.write("x.tgz.parts", document.to_string().as_bytes());
     let source = Source::of(&bench.path("x.tgz.parts")).unwrap();
-    let requirements = Requirements::new(Policy::None);
-    let failure = verify_file(
-        &source,
-        &requirements,
-        &Keyring::default(),
-        SystemClock.now(),
-    )
-    .unwrap_err();
+    let failure = verify(&source).unwrap_err();
     assert_eq!(failure.error.code(), "parts-whole-digest");
 }
 

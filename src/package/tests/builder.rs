@@ -1,6 +1,7 @@
 //! Packages made in memory, well-formed and not, for the tests of this module.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io::{Cursor, Read, Write as _};
 
 use flate2::Compression;
@@ -120,7 +121,10 @@ pub(super) fn read_all_with(
 }
 
 /// Reads a file into a sink that never fails.
-pub(super) fn read_into(sink: &mut MemorySink, bytes: &[u8]) -> Result<Unpacked, Error> {
+pub(super) fn read_into(
+    sink: &mut impl Sink<Error = Infallible>,
+    bytes: &[u8],
+) -> Result<Unpacked, Error> {
     match unpack(Cursor::new(bytes.to_vec()), &Limits::default(), sink) {
         Ok(unpacked) => Ok(unpacked),
         Err(UnpackError::Package(error)) => Err(error),
@@ -158,7 +162,7 @@ impl MemorySink {
 }
 
 impl Sink for MemorySink {
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     fn begin(&mut self, expected: Option<Digest>, _: u64) -> Result<(), Self::Error> {
         self.is_expected = expected.is_some();

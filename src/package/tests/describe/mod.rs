@@ -10,11 +10,12 @@ use std::sync::Mutex;
 use serde_json::{Value, json};
 
 use super::builder::{
-    Builder, MEDIA_TYPE_LAYER, MemorySink, Raw, file, gzip, read, read_with, tar_of, tgz_of,
+    Builder, MEDIA_TYPE_LAYER, MemorySink, Raw, file, gzip, read, read_into, read_with, tar_of,
+    tgz_of,
 };
 use crate::base::oci::{Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST};
 use crate::base::{Class, Classified, Description, Digest, OperatorDescription, PackageKind};
-use crate::package::{Contents, Error, Limits, Sink, UnpackError, unpack};
+use crate::package::{Contents, Error, Limits, Sink, unpack};
 
 const BUNDLE: &str = "registry.example/ops/redis-bundle:v4.2.0";
 const CHART: &str = "registry.example/ait/log-center:v1.2.0";
@@ -335,12 +336,8 @@ fn watch(bytes: &[u8], fails: Option<io::ErrorKind>) -> (Result<Contents, Error>
         opened: Mutex::default(),
         fails,
     };
-    let unpacked = unpack(Cursor::new(bytes.to_vec()), &Limits::default(), &mut sink);
+    let unpacked = read_into(&mut sink, bytes);
     let contents = unpacked.map(|unpacked| unpacked.package.unwrap());
-    let contents = contents.map_err(|error| match error {
-        UnpackError::Package(error) => error,
-        UnpackError::Sink(never) => match never {},
-    });
     (contents, sink.opened.into_inner().unwrap())
 }
 

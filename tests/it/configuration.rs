@@ -62,6 +62,12 @@ fn limits_of_the_example_are_those_of_the_package_reader() {
         bytes(shown.zstd_window_bytes_max),
         Some(limits.zstd_window_bytes_max)
     );
+    assert_eq!(bytes(shown.bundle_bytes_max), Some(limits.bundle_bytes_max));
+    assert_eq!(
+        bytes(shown.bundle_unpacked_bytes_max),
+        Some(limits.bundle_unpacked_bytes_max)
+    );
+    assert_eq!(shown.bundle_entries_max, Some(limits.bundle_entries_max));
 }
 
 #[test]

@@ -25,7 +25,7 @@ const SHA512: &str = concat!(
 /// The certificate of the signer of the seeds, whose secret key is gone.
 const CERTIFICATE: &[u8] = include_bytes!("../seeds/packager.asc");
 
-/// Names of sidecars, beyond the package's own name without extension.
+/// Names of sidecars. An input names one by its end; of several the first is meant.
 const SIDECARS: [&str; 14] = [
     "x.tgz.sig",
     "x.tgz.asc",

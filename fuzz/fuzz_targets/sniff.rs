@@ -1,7 +1,8 @@
 //! Whole packages out of any bytes: what they are is found by looking at them.
 //!
 //! The first byte says how the rest is taken: as it is; as one gzip member or zstd frame or several, because compressed data
-//! has checksums that a fuzzer does not hit; as an archive inside of an archive; or as bytes that are changed in a good package, each with its position before it.
+//! has checksums that a fuzzer does not hit; as an archive inside of an archive; or as bytes that are changed in a good
+//! package, each with its position before it.
 
 #![no_main]
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use violetd::base::Digest;
 
+use crate::daemon::wait_ready;
 use crate::support::{
     Daemon, Package, Setup, Signer, drop_into, names, reason_of, run_program, write,
 };
@@ -147,13 +148,8 @@ fn a_revocation_counts_from_the_moment_it_is_in_the_keyring_and_a_broken_keyring
         let sidecars = [("sig", by.sign(&package.path))];
         daemon.setup.drop_file(name, &package.bytes(), &sidecars)
     };
-    let wait_ready = |count: usize| {
-        daemon.wait_until("packages that are ready", |status| {
-            status["packages"].as_array().unwrap().len() == count
-        });
-    };
     drop_signed(&signer, &first, "first.tgz");
-    wait_ready(1);
+    wait_ready(&daemon, 1);
     // Half a file, as while it is copied: nobody is trusted, and nobody refused.
     let signature = signer.sign(&second.path);
     let revoked = signer.revoke();
@@ -172,7 +168,7 @@ fn a_revocation_counts_from_the_moment_it_is_in_the_keyring_and_a_broken_keyring
     write(&keys.join("0.asc"), revoked);
     write(&keys.join("1.asc"), next.certificate());
     drop_signed(&next, &third, "third.tgz");
-    wait_ready(2);
+    wait_ready(&daemon, 2);
     let drop_dir = daemon.setup.drop_dir.clone();
     let rejected = drop_dir.join("rejected");
     daemon.wait_until("a refusal", |_| {

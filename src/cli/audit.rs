@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Failure, Format, Outcome, output};
+use super::{ConfigArgument, Failure, Format, Outcome, output};
 use crate::audit::{self, Error, Finding, Findings, Head, Report, SigningKey};
 use crate::base::{Clock as _, Secret, SystemClock, Timestamp};
-use crate::config::Config;
 use crate::sys::fs::{self as durable, Context as _};
 
 /// Who may read a report that is written to a file: it names paths and persons.
@@ -33,14 +32,8 @@ enum Command {
 /// Where the record is.
 #[derive(Debug, clap::Args)]
 struct Place {
-    /// Configuration file that names the state directory
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/violetd/violetd.toml",
-        env = "VIOLETD_CONFIG"
-    )]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
     /// State directory, in place of a configuration
     #[arg(long, value_name = "DIR", conflicts_with = "from")]
     state_dir: Option<PathBuf>,
@@ -119,8 +112,7 @@ impl Place {
         if let Some(state_dir) = &self.state_dir {
             return Ok(state_dir.join(audit::DIR));
         }
-        let config = Config::load(Some(&self.config), std::env::vars())?;
-        Ok(config.state_dir.join(audit::DIR))
+        Ok(self.config.load()?.state_dir.join(audit::DIR))
     }
 }
 

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use super::{ConfigArgument, Outcome, output};
-use crate::config::Config;
 use crate::daemon;
 
 #[derive(Debug, clap::Args)]
@@ -26,8 +25,7 @@ struct CheckArguments {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let Command::Check(arguments) = &arguments.command;
-    let path = &arguments.config.config;
-    let config = Config::load(Some(path), std::env::vars())?;
+    let config = arguments.config.load()?;
     daemon::check(&config)?;
     for risk in config.check_risks() {
         output::note(format!("warning: {risk}"));
@@ -35,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (drops, targets) = (config.drops.len(), config.targets.len());
     output::note(format!(
         "{}: {drops} drop folders, {targets} targets",
-        path.display()
+        arguments.config.config.display()
     ));
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use super::create::RegistryArguments;
 use super::{ConfigArgument, Failure, Outcome, output, runtime};
 use crate::base::{ByteCount, Class, Repository, TargetName};
-use crate::config::Config;
 use crate::daemon;
 use crate::holdings::{self, Held, Repositories};
 use crate::package::Inventory;
@@ -66,19 +65,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 fn state_dir(arguments: &Arguments) -> Result<PathBuf, Failure> {
     match &arguments.state_dir {
         Some(state_dir) => Ok(state_dir.clone()),
-        None => Ok(config(arguments)?.state_dir),
+        None => Ok(arguments.config.load()?.state_dir),
     }
 }
 
-fn config(arguments: &Arguments) -> Result<Config, Failure> {
-    Ok(Config::load(
-        Some(&arguments.config.config),
-        std::env::vars(),
-    )?)
-}
-
 fn of_target(arguments: &Arguments, name: &TargetName) -> Result<Held, Failure> {
-    let config = config(arguments)?;
+    let config = arguments.config.load()?;
     let target = config.targets.iter().find(|target| target.name == *name);
     let target = target.ok_or_else(|| {
         let names = config.targets.iter().map(|target| target.name.to_string());

@@ -37,6 +37,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::base::{Class, Classified};
+use crate::config::Config;
 
 /// Exit code of a command that worked and whose answer is no.
 const EXIT_NO: u8 = 1;
@@ -98,6 +99,13 @@ struct ConfigArgument {
         env = "VIOLETD_CONFIG"
     )]
     config: PathBuf,
+}
+
+impl ConfigArgument {
+    /// Reads the configuration, with what the environment says.
+    fn load(&self) -> Result<Config, Failure> {
+        Ok(Config::load(Some(&self.config), std::env::vars())?)
+    }
 }
 
 /// Runs the program with `arguments`, the first of which is its own name.

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let config = Config::load(Some(&arguments.config.config), std::env::vars())?;
+    let config = arguments.config.load()?;
     start_log(&config)?;
     for risk in config.check_risks() {
         tracing::warn!("{risk}");

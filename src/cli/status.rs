@@ -9,7 +9,6 @@ use super::output::{self, span, table};
 use super::{ConfigArgument, EXIT_NO, Format, Outcome, runtime};
 use crate::base::{ByteCount, Platform, TargetName, Timestamp};
 use crate::catalog::RunOutcome;
-use crate::config::Config;
 use crate::http::client;
 use crate::http::view::{FileView, PackageView, StatusView, TargetView};
 
@@ -62,7 +61,7 @@ pub(super) fn targets(arguments: &Arguments) -> Outcome {
 }
 
 pub(super) fn sync(arguments: &SyncArguments) -> Outcome {
-    let config = Config::load(Some(&arguments.config.config), std::env::vars())?;
+    let config = arguments.config.load()?;
     let socket = &config.admin.socket;
     let runtime = runtime()?;
     let mut names = arguments.targets.clone();
@@ -82,7 +81,7 @@ pub(super) fn sync(arguments: &SyncArguments) -> Outcome {
 }
 
 fn fetch(arguments: &Arguments) -> Result<StatusView, super::Failure> {
-    let config = Config::load(Some(&arguments.config.config), std::env::vars())?;
+    let config = arguments.config.load()?;
     let status = client::get(&config.admin.socket, "/v1/status");
     Ok(runtime()?.block_on(status)?)
 }

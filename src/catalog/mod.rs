@@ -49,6 +49,8 @@ pub use self::record::{
     Provenance, RunCounts, RunOutcome, RunRecord, TargetRecord,
 };
 
+/// Folder of the catalog below the state directory.
+pub const DIR: &str = "catalog";
 /// How many runs are kept of each target: a hundred hourly runs are four days. Chosen, not measured.
 pub const RUNS_KEPT: u64 = 100;
 

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::Error;
 use crate::base::{Clock, SystemClock};
-use crate::catalog::Catalog;
+use crate::catalog::{self, Catalog};
 use crate::config::{self, Config};
 use crate::http::status::{Sources, TargetSource};
 use crate::http::{listen_tcp, listen_unix, serve_tcp, serve_unix};
@@ -59,7 +59,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let _lock = Lock::acquire(&config.state_dir.join("LOCK"))?;
 
     let store = Store::open(&config.state_dir)?;
-    let catalog = Catalog::open(&config.state_dir.join("catalog"))?;
+    let catalog = Catalog::open(&config.state_dir.join(catalog::DIR))?;
     let ingest_options = wire::ingest_options(&config)?;
     let audit = wire::audit(&config, clock.now())?;
     wire::prepare(&config)?;

@@ -47,6 +47,14 @@ pub(super) struct Operation {
     pub(super) expected: &'static [u16],
 }
 
+/// An answer that has come in as a whole.
+#[derive(Debug)]
+pub(super) struct Whole {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
 impl Exchange {
     pub(super) fn new(options: &Options, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         options.retries.check()?;
@@ -101,7 +109,7 @@ impl Exchange {
         &self,
         operation: &Operation,
         bytes_max: usize,
-    ) -> Result<(HeaderMap, Bytes), Error> {
+    ) -> Result<Whole, Error> {
         let mut attempts = self.attempts();
         loop {
             match self.run_whole_once(operation, bytes_max).await {
@@ -115,10 +123,13 @@ impl Exchange {
         &self,
         operation: &Operation,
         bytes_max: usize,
-    ) -> Result<(HeaderMap, Bytes), Error> {
+    ) -> Result<Whole, Error> {
         let answer = self.run_once(operation).await?;
-        let headers = answer.headers().clone();
-        Ok((headers, answer.body(bytes_max).await?))
+        Ok(Whole {
+            status: answer.status(),
+            headers: answer.headers().clone(),
+            body: answer.body(bytes_max).await?,
+        })
     }
 
     /// Carries out an operation once.

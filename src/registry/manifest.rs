@@ -1,14 +1,12 @@
-//! Manifests and tags.
+//! Manifests.
 
 use std::fmt;
 
 use bytes::Bytes;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
-use serde::Deserialize;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use super::exchange::Operation;
-use super::link;
 use super::payload::Payload;
 use super::scope::Scopes;
 use super::wire::Request;
@@ -21,12 +19,6 @@ use crate::base::{Digest, Repository, Tag};
 
 /// Header with the digest of what is answered or was taken (OCI distribution-spec v1.1.0, "Pulling manifests").
 const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
-/// The most of one page of tags, in bytes: about 100 000 tags of common length.
-const TAGS_PAGE_BYTES_MAX: usize = 4 << 20;
-/// The most pages of tags. With the page size above this only stops a registry whose pages never end.
-const TAGS_PAGES_MAX: usize = 1000;
-/// The most tags of one repository. Chosen, not measured: ten times the most seen.
-const TAGS_MAX: usize = 100_000;
 
 /// What a manifest is asked for by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,12 +53,6 @@ impl fmt::Display for ManifestReference {
             Self::Digest(digest) => fmt::Display::fmt(digest, f),
         }
     }
-}
-
-/// One page of tags. `tags` is `null` where all tags were deleted.
-#[derive(Deserialize)]
-struct TagsPage {
-    tags: Option<Vec<String>>,
 }
 
 impl Client {
@@ -106,7 +92,8 @@ impl Client {
         let mut operation = self.manifest_operation("read", repository, reference);
         operation.request.headers = accept_manifests();
         let bytes_max = usize::try_from(MANIFEST_BYTES_MAX).expect("a few MiB fit");
-        let (headers, bytes) = self.exchange().run_whole(&operation, bytes_max).await?;
+        let whole = self.exchange().run_whole(&operation, bytes_max).await?;
+        let (headers, bytes) = (whole.headers, whole.body);
         let digest = Digest::of(&bytes);
         check_digest(&operation, reference.digest(), digest)?;
         check_digest(&operation, announced_digest(&headers).as_ref(), digest)?;
@@ -157,66 +144,6 @@ impl Client {
         }
     }
 
-    /// Returns the tags of a repository in the registry's order, which is that of the specification: lexical.
-    pub async fn list_tags(&self, repository: &Repository) -> Result<Vec<Tag>, Error> {
-        let mut tags = Vec::new();
-        let mut operation = Operation {
-            request: Request::new(
-                Method::GET,
-                self.exchange().url(&format!("v2/{repository}/tags/list")),
-                self.exchange()
-                    .action(format!("list the tags of {repository}")),
-            ),
-            scopes: Scopes::pull(repository),
-            expected: &[200],
-        };
-        for _ in 0..TAGS_PAGES_MAX {
-            let (headers, body) = self
-                .exchange()
-                .run_whole(&operation, TAGS_PAGE_BYTES_MAX)
-                .await?;
-            let page = parse_tags(&body).map_err(|reason| broken(&operation, reason))?;
-            tags.extend(page);
-            if tags.len() > TAGS_MAX {
-                return Err(broken(
-                    &operation,
-                    format!("expected at most {TAGS_MAX} tags, found more"),
-                ));
-            }
-            match self.next_page(&operation, &headers)? {
-                Some(url) => operation.request.url = url,
-                None => return Ok(tags),
-            }
-        }
-        Err(broken(
-            &operation,
-            format!("expected at most {TAGS_PAGES_MAX} pages, found more"),
-        ))
-    }
-
-    /// Returns where the next page is. It must be at the registry itself.
-    pub(super) fn next_page(
-        &self,
-        operation: &Operation,
-        headers: &HeaderMap,
-    ) -> Result<Option<url::Url>, Error> {
-        let header = headers.get(LINK).and_then(|value| value.to_str().ok());
-        let Some(target) = header.and_then(link::next) else {
-            return Ok(None);
-        };
-        let wire = self.exchange().wire();
-        match link::resolve(&wire.base, &operation.request.url, target) {
-            Ok(place) if place.is_ours => Ok(Some(place.url)),
-            Ok(_) | Err(_) => Err(broken(
-                operation,
-                format!(
-                    "expected the next page at the registry, found `{}`",
-                    target.escape_debug()
-                ),
-            )),
-        }
-    }
-
     fn manifest_operation(
         &self,
         verb: &str,
@@ -236,13 +163,6 @@ impl Client {
             scopes: Scopes::pull(repository),
             expected: &[200],
         }
-    }
-}
-
-pub(super) fn broken(operation: &Operation, reason: String) -> Error {
-    Error::Answer {
-        action: operation.request.action.clone(),
-        reason,
     }
 }
 
@@ -306,17 +226,4 @@ fn descriptor_of(headers: &HeaderMap) -> Option<Descriptor> {
 /// Returns the size that the headers of an answer to `HEAD` announce.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn parse_tags(body: &[u8]) -> Result<Vec<Tag>, String> {
-    let page: TagsPage =
-        serde_json::from_slice(body).map_err(|_| "expected a list of tags in JSON".to_owned())?;
-    page.tags
-        .unwrap_or_default()
-        .iter()
-        .map(|text| {
-            text.parse::<Tag>()
-                .map_err(|error| format!("{error}, found `{}`", text.escape_debug()))
-        })
-        .collect()
 }

@@ -47,6 +47,16 @@ async fn all_pages_of_referrers_are_read_and_a_registry_without_the_list_says_no
 }
 
 #[tokio::test]
+async fn a_page_that_is_cut_is_asked_for_again() {
+    let page = || on("GET", "/v2/_catalog?n=1000").body(r#"{"repositories":["a"]}"#);
+    let server = Scripted::start(vec![on("GET", "/v2/"), page().cut_after(5), page()]).await;
+    let client = Client::new(server.options()).unwrap();
+    let repositories = client.list_repositories().await.unwrap();
+    assert_eq!(repositories, ["a".parse().unwrap()]);
+    server.finish();
+}
+
+#[tokio::test]
 async fn all_pages_of_repositories_are_read_and_asked_for_with_the_scope_of_the_catalog() {
     let server = Scripted::start(vec![
         on("GET", "/v2/")

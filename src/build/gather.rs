@@ -93,7 +93,7 @@ pub(super) enum Origin<'a> {
 }
 
 impl Origin<'_> {
-    pub(super) fn open<'a>(&'a self, remote: &Remote) -> Result<Box<dyn Read + 'a>, Error> {
+    pub(super) fn open<'a>(&'a self, remote: &'a Remote) -> Result<Box<dyn Read + 'a>, Error> {
         Ok(match self {
             Self::Manifest(bytes) => Box::new(*bytes),
             Self::Layout(layout, digest) => Box::new(layout.open_blob(digest)?),
@@ -123,6 +123,7 @@ impl Gathered {
             (None, _) | (_, None) => remote.resolve(reference)?,
         };
         let digest = Digest::of(&bytes);
+        check_pin(reference, digest)?;
         let reference = sibling(reference, reference.tag().cloned(), digest);
         let top = Top::choose(&reference, bytes, wanted)?;
         Self::follow(remote, reference, layout, top)

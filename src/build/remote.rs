@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::stream::BoxStream;
@@ -42,14 +42,13 @@ const RESUMES_MAX: u32 = 5;
 const LOOK_UPS: usize = 4;
 
 /// Registries, read through one client. Blocking: to be used off the async threads.
-#[derive(Clone)]
 pub(super) struct Remote {
     client: Client,
     auth: RegistryAuth,
     runtime: Handle,
     access: Access,
     /// Our own clients, by the address of the registry.
-    finders: Arc<Mutex<BTreeMap<String, registry::Client>>>,
+    finders: Mutex<BTreeMap<String, registry::Client>>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -88,7 +87,7 @@ impl Remote {
             auth,
             runtime,
             access: access.clone(),
-            finders: Arc::default(),
+            finders: Mutex::default(),
         })
     }
 
@@ -119,18 +118,10 @@ impl Remote {
         Ok(finder)
     }
 
-    /// Reads the manifest that a reference points to now.
+    /// Reads the manifest that a reference points to now. Its digest is for the caller to check.
     pub(super) fn resolve(&self, image: &ImageReference) -> Result<Vec<u8>, Error> {
         let bytes = self.pull_manifest(image, &reference(image))?;
-        let digest = Digest::of(&bytes);
-        match image.digest() {
-            Some(pinned) if *pinned != digest => Err(Error::Moved {
-                image: Box::new(image.clone()),
-                pinned: *pinned,
-                found: digest,
-            }),
-            Some(_) | None => Ok(bytes.to_vec()),
-        }
+        Ok(bytes.to_vec())
     }
 
     /// Reads a manifest of the repository of `image`.
@@ -156,9 +147,9 @@ impl Remote {
     }
 
     /// Opens a blob of the repository of `image`. Its digest is for the caller to check.
-    pub(super) fn open_blob(&self, image: &ImageReference, blob: &Descriptor) -> Pull {
+    pub(super) fn open_blob(&self, image: &ImageReference, blob: &Descriptor) -> Pull<'_> {
         Pull {
-            remote: self.clone(),
+            remote: self,
             reference: by_digest(image, &blob.digest),
             descriptor: OciDescriptor {
                 media_type: blob.media_type.clone(),
@@ -203,8 +194,8 @@ async fn look_up(
 }
 
 /// A blob on its way. A broken transfer is continued where it broke.
-pub(super) struct Pull {
-    remote: Remote,
+pub(super) struct Pull<'a> {
+    remote: &'a Remote,
     reference: Reference,
     descriptor: OciDescriptor,
     stream: Option<BoxStream<'static, io::Result<Bytes>>>,
@@ -214,7 +205,7 @@ pub(super) struct Pull {
     is_ended: bool,
 }
 
-impl Pull {
+impl Pull<'_> {
     /// Opens the stream at the present offset.
     fn connect(&self) -> io::Result<BoxStream<'static, io::Result<Bytes>>> {
         let Self {
@@ -261,7 +252,7 @@ fn skip(
         .boxed()
 }
 
-impl Read for Pull {
+impl Read for Pull<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.chunk.is_empty() {
             // A stream must not be asked again after its end.

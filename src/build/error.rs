@@ -62,6 +62,16 @@ pub enum Error {
         /// The bound.
         limit_bytes: u64,
     },
+    /// A manifest of a layout is not what its name says.
+    #[error("expected {digest} in `{}`, found {found}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        digest: Digest,
+        /// What is in it.
+        found: Digest,
+    },
     /// The client for registries cannot be made.
     #[error("failed to set up the registry client")]
     Client(#[source] Box<OciDistributionError>),
@@ -219,6 +229,7 @@ impl Classified for Error {
             | Self::Referrers { .. }
             | Self::ListedSize { .. }
             | Self::Moved { .. } => Class::Rejected,
+            Self::Damaged { .. } => Class::Corrupt,
             Self::NotInLayout { .. } | Self::NoPlatform { .. } | Self::Unanswered { .. } => {
                 Class::Absent
             }
@@ -250,6 +261,7 @@ impl Classified for Error {
             Self::Moved { .. } => {
                 Some("run `violetd create` again to take what is there now".to_owned())
             }
+            Self::Damaged { .. } => Some("copy the images to the layout again".to_owned()),
             Self::Pull { .. } => Some(
                 "check name, credentials (--username, --password-stdin), --plain and --ca-file"
                     .to_owned(),

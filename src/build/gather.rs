@@ -116,9 +116,7 @@ impl Gathered {
             .transpose()?;
         let bytes = match (&layout, source) {
             (Some(layout), Some(source)) => {
-                let found = layout.find(source.name.as_deref())?.digest;
-                check_pin(reference, found)?;
-                layout.read_manifest(&found)?
+                layout.read_manifest(&layout.find(source.name.as_deref())?.digest)?
             }
             (None, _) | (_, None) => remote.resolve(reference)?,
         };

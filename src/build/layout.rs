@@ -169,9 +169,19 @@ impl Layout {
         Ok(File::open(&path).context("open", &path)?)
     }
 
-    /// Reads a manifest.
+    /// Reads a manifest, which must have the digest that it is called by.
     pub(super) fn read_manifest(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
-        read_bounded(&self.blob_path(digest), MANIFEST_BYTES_MAX)
+        let path = self.blob_path(digest);
+        let bytes = read_bounded(&path, MANIFEST_BYTES_MAX)?;
+        let found = Digest::of(&bytes);
+        if found != *digest {
+            return Err(Error::Damaged {
+                path,
+                digest: *digest,
+                found,
+            });
+        }
+        Ok(bytes)
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -200,4 +210,35 @@ fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Error> {
         });
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fs as durable;
+
+    #[test]
+    fn a_damaged_manifest_is_not_taken_for_the_one_that_the_layout_names() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let manifest = br#"{"config":{"mediaType":"c","digest":"","size":1},"layers":[]}"#;
+        let digest = Digest::of(manifest);
+        let index = format!(
+            r#"{{"manifests":[{{"mediaType":"m","digest":"{digest}","size":{}}}]}}"#,
+            manifest.len()
+        );
+        let blob = dir.path().join("blobs/sha256").join(digest.hex());
+        durable::ensure_dir_all(blob.parent().unwrap()).unwrap();
+        durable::replace_file(&dir.path().join("index.json"), index.as_bytes(), 0o644).unwrap();
+        durable::replace_file(&blob, manifest, 0o644).unwrap();
+        let layout = Layout::open(dir.path()).unwrap();
+        assert_eq!(layout.find(None).unwrap().digest, digest);
+        assert_eq!(layout.read_manifest(&digest).unwrap(), manifest);
+
+        durable::replace_file(&blob, b"{}", 0o644).unwrap();
+        let error = layout.read_manifest(&digest).unwrap_err();
+        assert!(
+            matches!(error, Error::Damaged { found, .. } if found == Digest::of(b"{}")),
+            "{error:?}"
+        );
+    }
 }

@@ -32,7 +32,7 @@ mod referrers;
 mod remote;
 mod source;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use tokio::runtime::Handle;
@@ -215,13 +215,8 @@ impl Builder {
             Referrers::Take => self.find_referrers(&images)?,
             Referrers::LeaveOut => FoundReferrers::default(),
         };
-        let created = Created {
-            manifest: PathBuf::new(),
-            images: images.iter().map(Gathered::packed).collect(),
-            referrers: found.referrers.len() - found.left_out.len(),
-            left_out: found.left_out,
-            absent: found.absent,
-        };
+        let packed = images.iter().map(Gathered::packed).collect();
+        let referrers = found.referrers.len() - found.left_out.len();
         let mut pinned = images.into_iter().map(|image| image.reference);
         let artifact = artifact.and_then(|_| pinned.next());
         let module_plugin = recipe.module_plugin.clone();
@@ -237,16 +232,19 @@ impl Builder {
         if let Some(document) = module_plugin {
             folder.add_module_plugin(&document)?;
         }
-        let manifest = folder.write(path)?;
         Ok(Created {
-            manifest,
-            ..created
+            manifest: folder.write(path)?,
+            images: packed,
+            referrers,
+            left_out: found.left_out,
+            absent: found.absent,
         })
     }
 
     /// Finds what refers to these images, each referrer once.
     fn find_referrers(&self, images: &[Gathered]) -> Result<FoundReferrers, Error> {
         let mut all = FoundReferrers::default();
+        let mut seen = HashSet::new();
         let mut lost: BTreeSet<Digest> = images
             .iter()
             .filter_map(|image| match image.form {
@@ -258,7 +256,7 @@ impl Builder {
             let place = image.place(&self.remote);
             let found = search(place, &image.reference, image.subjects())?;
             for referrer in found.referrers {
-                if all.referrers.contains(&referrer) {
+                if !seen.insert(referrer.clone()) {
                     continue;
                 }
                 if lost.contains(&referrer.subject) {

@@ -36,7 +36,7 @@ const LEVELS_MAX: usize = 5;
 const REFERRERS_MAX: usize = 1000;
 
 /// A manifest that refers to another one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Referrer {
     /// It, by digest, with a tag if it has one.

@@ -7,21 +7,20 @@
 //! the file be judged again, which puts its verdict on record again: a record may be there twice, never too few times. A
 //! record that cannot be written (a full disk) holds the file back like any other failure that may pass.
 
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::advance::blocking;
+use super::import::digest_of;
 use super::{Error, Folder};
 use crate::audit::{self, Event, Log, PackageVerdict, Refusal, Trust, clip};
-use crate::base::{Chain, Clock, Digest, Hasher};
+use crate::base::{Chain, Clock, Digest};
 use crate::catalog::{IngestRecord, PackageRecord};
-use crate::verify::{Limits, PackageFile, Policy, Requirements, Source, Verdict, read_sidecar};
-
-/// Bytes of a refused file that are read at a time.
-const BUFFER_BYTES: usize = 256 << 10;
+use crate::verify::{
+    Limits, PackageFile, Policy, Requirements, Sidecars, Source, Verdict, read_sidecar,
+};
 
 /// Puts verdicts on record.
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ impl Recorder {
         file: &PackageFile,
         packages: &[(PackageRecord, audit::Verdict)],
     ) -> Result<(), Error> {
-        for (package, verdict) in packages {
+        let record = |(package, verdict): &(PackageRecord, audit::Verdict)| {
             let is_inside = package.digest != file.digest;
             let mut record = PackageVerdict {
                 verdict: *verdict,
@@ -55,10 +54,10 @@ impl Recorder {
                 record.file_name = clip(&package.file_name);
                 record.size_bytes = package.size_bytes;
             }
-            self.write(folder, record, file.source.clone(), None)
-                .await?;
-        }
-        Ok(())
+            record
+        };
+        let records = packages.iter().map(record).collect();
+        self.write(folder, file.source.path(), records).await
     }
 
     /// Puts on record that a verified file waits for this many blobs.
@@ -73,10 +72,11 @@ impl Recorder {
             missing_blobs: Some(missing as u64),
             ..verified(folder, file)
         };
-        self.write(folder, record, file.source.clone(), None).await
+        self.write(folder, file.source.path(), vec![record]).await
     }
 
-    /// Puts on record that a file is refused. Where nobody has read it to its end yet, that is done now, for its digest.
+    /// Puts on record that a file is refused. Where nobody has read it to its end yet, that is done now, for its digest; that
+    /// it cannot be read is no reason to hold back what is decided already.
     pub(super) async fn refused(
         &self,
         folder: &Folder,
@@ -92,33 +92,39 @@ impl Recorder {
             Source::File(_) => seen.size_bytes,
             Source::Parts(parts) => parts.table().size_bytes(),
         };
+        let digest = match seen.digest {
+            Some(digest) => Some(digest),
+            None => {
+                let (source, stop) = (source.clone(), stop.clone());
+                blocking(move || digest_of(&source, &stop)).await?
+            }
+        };
         let record = PackageVerdict {
-            digest: seen.digest,
+            digest,
             refusal: Some(Refusal {
                 code: error.code().to_owned(),
                 reason: clip(&Chain(error).to_string()),
             }),
             ..facts(folder, source.path(), size_bytes)
         };
-        self.write(folder, record, source, Some(stop.clone())).await
+        self.write(folder, source.path(), vec![record]).await
     }
 
+    /// Writes what is on record about the file at `path`, with the sidecars that lie beside it.
     async fn write(
         &self,
         folder: &Folder,
-        mut record: PackageVerdict,
-        source: Source,
-        digest_unless: Option<CancellationToken>,
+        path: &Path,
+        records: Vec<PackageVerdict>,
     ) -> Result<(), Error> {
         let Self { log, clock } = self.clone();
-        let limits = folder.requirements.limits;
-        let sidecars = folder.sidecars_of(source.path());
+        let (limits, path) = (folder.requirements.limits, path.to_owned());
         blocking(move || {
-            record.sidecars = describe(&sidecars, &limits);
-            if let (None, Some(stop)) = (record.digest, digest_unless) {
-                record.digest = digest_of(&source, &stop)?;
+            let sidecars = describe(&Sidecars::find(&path, &limits).all(), &limits);
+            for mut record in records {
+                record.sidecars.clone_from(&sidecars);
+                log.append(&Event::Package(Box::new(record)), clock.now())?;
             }
-            log.append(&Event::Package(Box::new(record)), clock.now())?;
             Ok(())
         })
         .await
@@ -198,24 +204,4 @@ fn describe(paths: &[PathBuf], limits: &Limits) -> Vec<audit::Sidecar> {
     }
     sidecars.sort_by(|a, b| a.file_name.cmp(&b.file_name));
     sidecars
-}
-
-/// Returns the digest of a file; `None` where it cannot be read, which is no reason to hold back what is decided already.
-fn digest_of(source: &Source, stop: &CancellationToken) -> Result<Option<Digest>, Error> {
-    let Ok(mut file) = source.open() else {
-        return Ok(None);
-    };
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        if stop.is_cancelled() {
-            return Err(Error::Stopped);
-        }
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(Some(hasher.finish())),
-            Ok(amount) => hasher.update(&buffer[..amount]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Ok(None),
-        }
-    }
 }

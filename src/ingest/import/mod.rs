@@ -17,7 +17,7 @@
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,12 +26,15 @@ use tokio_util::sync::CancellationToken;
 use super::Error;
 use super::sink::BatchSink;
 use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
-use crate::base::{Clock, Digest, PackageKind, PackageName, Tree};
+use crate::base::{Clock, Digest, Hasher, PackageKind, PackageName, Tree};
 use crate::catalog::{Catalog, Cosigner, ImageRecord, PackageRecord, Provenance};
 use crate::package::{self, Contents, HashingReader, Limits, UnpackError};
 use crate::store::{self, Batch, Committed, Store};
 use crate::sys::fs::Context as _;
 use crate::verify::{PackageFile, Source, Verdict, Verified};
+
+/// Bytes that are read at a time where nothing but the hash wants them. As in `verify`.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// What importing needs.
 #[derive(Debug)]
@@ -121,8 +124,9 @@ impl Importer {
             path: file.source.path().to_owned(),
             verified: file.digest,
         };
-        let (reader, digest) = HashingReader::new(open(&file.source)?);
-        let stop = sink.stop.clone();
+        let opened = file.source.open().context("open", file.source.path())?;
+        let (reader, digest) = HashingReader::new(opened);
+        let stop = sink.stop;
         let reader = Stoppable {
             inner: reader,
             stop: stop.clone(),
@@ -136,8 +140,10 @@ impl Importer {
             Ok(unpacked) => Ok(unpacked),
             Err(UnpackError::Sink(error)) => Err(error),
             // What is wrong with other content than was verified says nothing about the package.
-            Err(UnpackError::Package(error)) if is_still(file) => Err(Error::Package(error)),
-            Err(UnpackError::Package(_)) => Err(changed()),
+            Err(UnpackError::Package(error)) => match digest_of(&file.source, stop)? {
+                Some(found) if found == file.digest => Err(Error::Package(error)),
+                Some(_) | None => Err(changed()),
+            },
         }
     }
 
@@ -259,9 +265,9 @@ struct Stoppable<R> {
 }
 
 impl<R: Read> Read for Stoppable<R> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.stop.is_cancelled() {
-            return Err(std::io::Error::other(Error::Stopped));
+            return Err(io::Error::other(Error::Stopped));
         }
         self.inner.read(into)
     }
@@ -299,17 +305,27 @@ fn contents_of(unpacked: &package::Unpacked) -> impl Iterator<Item = &Contents> 
     unpacked.package.iter().chain(nested)
 }
 
-fn open(source: &Source) -> Result<impl Read + Send + use<>, Error> {
-    Ok(source.open().context("open", source.path())?)
-}
-
-/// Returns whether the file is still the one that was verified.
-fn is_still(file: &PackageFile) -> bool {
-    let Ok(opened) = open(&file.source) else {
-        return false;
+/// Returns the digest of what is in a file now; `None` where it cannot be read to its end.
+pub(super) fn digest_of(
+    source: &Source,
+    stop: &CancellationToken,
+) -> Result<Option<Digest>, Error> {
+    let Ok(mut file) = source.open() else {
+        return Ok(None);
     };
-    let (mut reader, digest) = HashingReader::new(opened);
-    std::io::copy(&mut reader, &mut std::io::sink()).is_ok() && digest.get() == Some(file.digest)
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        if stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Some(hasher.finish())),
+            Ok(amount) => hasher.update(&buffer[..amount]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Ok(None),
+        }
+    }
 }
 
 fn file_name_of(path: &Path) -> String {

@@ -164,11 +164,11 @@ struct Folder<'a>(&'a Bench);
 impl PartFiles for Folder<'_> {
     type File = Vec<u8>;
 
-    fn create(&mut self, _: &str) -> std::io::Result<Vec<u8>> {
+    fn create(&mut self, _: &str) -> io::Result<Vec<u8>> {
         Ok(Vec::new())
     }
 
-    fn close(&mut self, name: &str, file: Vec<u8>) -> std::io::Result<()> {
+    fn close(&mut self, name: &str, file: Vec<u8>) -> io::Result<()> {
         self.0.write(name, &file);
         Ok(())
     }
@@ -176,7 +176,7 @@ impl PartFiles for Folder<'_> {
 
 fn split(bench: &Bench, content: &[u8]) -> Table {
     let mut splitter = Splitter::new("x.tgz", PART_BYTES, Folder(bench)).unwrap();
-    std::io::Write::write_all(&mut splitter, content).unwrap();
+    io::Write::write_all(&mut splitter, content).unwrap();
     splitter.finish().unwrap().0
 }
 
@@ -233,8 +233,7 @@ fn store_nested(
         let content = content.to_vec();
         let digest = Digest::of(&content);
         let size_bytes = content.len() as u64;
-        let unpacked =
-            package::unpack(std::io::Cursor::new(content), &Limits::default(), &mut sink);
+        let unpacked = package::unpack(io::Cursor::new(content), &Limits::default(), &mut sink);
         Nested {
             path: (*path).to_owned(),
             digest,

@@ -51,16 +51,6 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Returns what the policy asks for and is not there, as words for the status page.
-    pub fn missing_sidecar(&self, whole: &Path) -> Option<String> {
-        Sidecars::find_missing(whole, &self.requirements)
-    }
-
-    /// Returns the sidecars of a file.
-    pub fn sidecars_of(&self, whole: &Path) -> Vec<PathBuf> {
-        Sidecars::find(whole, &self.requirements.limits).all()
-    }
-
     /// Returns the sidecars of a file that go where it goes.
     fn own_sidecars_of(&self, whole: &Path) -> Vec<PathBuf> {
         Sidecars::find(whole, &self.requirements.limits).own()

@@ -92,13 +92,11 @@ impl Recorder {
             Source::File(_) => seen.size_bytes,
             Source::Parts(parts) => parts.table().size_bytes(),
         };
-        let digest = match seen.digest {
-            Some(digest) => Some(digest),
-            None => {
-                let (source, stop) = (source.clone(), stop.clone());
-                blocking(move || digest_of(&source, &stop)).await?
-            }
-        };
+        let mut digest = seen.digest;
+        if digest.is_none() {
+            let (source, stop) = (source.clone(), stop.clone());
+            digest = blocking(move || digest_of(&source, &stop)).await?;
+        }
         let record = PackageVerdict {
             digest,
             refusal: Some(Refusal {

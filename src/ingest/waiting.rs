@@ -13,7 +13,7 @@ use crate::catalog::{IngestRecord, IngestState};
 use crate::package::Request;
 use crate::sys::backoff::{self, Backoff};
 use crate::sys::fs::{self as durable, Context as _};
-use crate::verify::{Parts, Source, open_file};
+use crate::verify::{Parts, Sidecars, Source, open_file};
 
 /// The longest wait before a file is tried again that failed for a reason which may pass. Chosen, not measured.
 const RETRY_MAX: Duration = Duration::from_mins(10);
@@ -45,7 +45,8 @@ impl Ingest {
             rest = rest.min(self.settler.observe(&path, stamp, now));
         }
         let mut shortest = rest;
-        for sidecar in folder.sidecars_of(&whole) {
+        let sidecars = Sidecars::find(&whole, &folder.requirements.limits);
+        for sidecar in sidecars.all() {
             if let Some(stamp) = stamp_of(&sidecar) {
                 shortest = shortest.min(self.settler.observe(&sidecar, stamp, now));
             }
@@ -60,7 +61,7 @@ impl Ingest {
                 Err(missing) => return Ok(self.waits(self.options.rescan, &missing)),
             },
         };
-        match folder.missing_sidecar(&whole) {
+        match sidecars.find_missing(&folder.requirements) {
             Some(what) if rest < folder.sidecar_wait => {
                 Ok(self.waits(folder.sidecar_wait.saturating_sub(rest), &what))
             }

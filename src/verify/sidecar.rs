@@ -118,14 +118,13 @@ impl Sidecars {
     /// Returns what is required and not there yet, in words that follow "waits for".
     ///
     /// Whether what is there is right, is not said: that takes reading the package.
-    pub fn find_missing(path: &Path, requirements: &Requirements) -> Option<String> {
-        let found = Self::find(path, &requirements.limits);
+    pub fn find_missing(&self, requirements: &Requirements) -> Option<String> {
         let needs_signature = match requirements.policy {
             Policy::None => return None,
             Policy::Signature => true,
-            Policy::Checksum => found.checksums.is_empty(),
+            Policy::Checksum => self.checksums.is_empty(),
         };
-        match (needs_signature, requirements.policy, found.has_signature()) {
+        match (needs_signature, requirements.policy, self.has_signature()) {
             (false, ..) => None,
             (true, Policy::Signature, false) => {
                 Some("a signature beside it (.sig or .asc)".to_owned())
@@ -133,7 +132,7 @@ impl Sidecars {
             (true, Policy::Checksum | Policy::None, false) => {
                 Some("a checksum beside it (.sha256 or .checksum)".to_owned())
             }
-            (true, _, true) => found.find_missing_signers(requirements),
+            (true, _, true) => self.find_missing_signers(requirements),
         }
     }
 
@@ -298,7 +297,7 @@ mod tests {
     fn what_is_missing_is_said_by_policy_and_threshold() {
         let dir = tempfile::tempdir().unwrap();
         let package = dir.path().join("x.tgz");
-        let missing = |policy| Sidecars::find_missing(&package, &Requirements::new(policy));
+        let missing = |policy| find(&package).find_missing(&Requirements::new(policy));
         assert!(missing(Policy::Signature).unwrap().contains("signature"));
         assert!(missing(Policy::Checksum).unwrap().contains("checksum"));
         assert_eq!(missing(Policy::None), None);

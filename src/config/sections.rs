@@ -12,12 +12,18 @@ use super::duration;
 use super::error::{Flaw, Problem};
 use super::settings::{AdminSettings, DropSettings};
 use super::trust::{self, Verify};
-use crate::base::ByteCount;
+use crate::base::{ByteCount, DEPTH_MAX};
 
 /// Most attempts at one request that make sense. Chosen: beyond it the back-off alone takes most of a day.
 const ATTEMPTS_MAX: u32 = 100;
 /// Most images and blobs in flight for each target that make sense. Chosen: a registry is slower with more.
 const CONCURRENCY_MAX: u32 = 64;
+/// The most levels of manifests below an image: a package with more would be taken in, and no image of it could be read.
+const NESTING_MAX: u32 = 7;
+const _: () = assert!(
+    NESTING_MAX as usize == DEPTH_MAX - 1,
+    "the image is a level too"
+);
 /// The most levels of archives in archives: each takes a part of the stack and a decompressor. Chosen, not measured.
 const ARCHIVES_NESTED_MAX: u32 = 8;
 
@@ -92,7 +98,7 @@ pub struct Limits {
     pub manifest_bytes_max: Option<ByteCount>,
     /// Bytes of one entry name.
     pub path_bytes_max: Option<ByteCount>,
-    /// Levels of manifests below an image.
+    /// Levels of manifests below an image. 1 to 7.
     pub nesting_max: Option<u32>,
     /// Unpacked bytes for each byte read.
     pub expansion_ratio_max: Option<u64>,
@@ -272,14 +278,24 @@ impl Limits {
         if let Some((key, _)) = numbers.iter().find(|(_, number)| *number == Some(0)) {
             return Err(out_of_range(format!("limits.{key}"), "at least 1", "0"));
         }
-        match self.archives_nested_max {
-            Some(levels) if levels > ARCHIVES_NESTED_MAX => Err(out_of_range(
-                "limits.archives_nested_max".to_owned(),
-                format!("1 to {ARCHIVES_NESTED_MAX}"),
-                levels.to_string(),
-            )),
-            Some(_) | None => Ok(()),
+        for (key, levels, max) in [
+            ("nesting_max", self.nesting_max, NESTING_MAX),
+            (
+                "archives_nested_max",
+                self.archives_nested_max,
+                ARCHIVES_NESTED_MAX,
+            ),
+        ] {
+            if let Some(levels) = levels.filter(|levels| *levels > max) {
+                let expected = format!("1 to {max}");
+                return Err(out_of_range(
+                    format!("limits.{key}"),
+                    expected,
+                    levels.to_string(),
+                ));
+            }
         }
+        Ok(())
     }
 }
 

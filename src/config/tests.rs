@@ -339,6 +339,8 @@ fn text_errors_name_the_line() {
     insta::assert_snapshot!(shown("[replicate]\nretry_first = \"1h\""), @"violetd.toml:1: `replicate.retry_max`: expected at least `retry_first`, 1h, found 30m");
     insta::assert_snapshot!(shown("[replicate]\nconnect_timeout = \"0s\""), @"violetd.toml:2: `replicate.connect_timeout`: expected more than nothing, found 0s");
     insta::assert_snapshot!(shown("[limits]\nentries_max = 0"), @"violetd.toml:2: `limits.entries_max`: expected at least 1, found 0");
+    insta::assert_snapshot!(shown("[limits]\nnesting_max = 8"), @"violetd.toml:2: `limits.nesting_max`: expected 1 to 7, found 8");
+    insta::assert_snapshot!(shown("[limits]\narchives_nested_max = 9"), @"violetd.toml:2: `limits.archives_nested_max`: expected 1 to 8, found 9");
     insta::assert_snapshot!(shown("[limits]\nfree_bytes_min = \"1 GB!\""), @"violetd.toml:2: `limits.free_bytes_min`: expected a unit of B, kB, KiB, MB, MiB, GB, GiB, TB or TiB, found `1 GB!`");
     insta::assert_snapshot!(shown("[log]\nformat = \"xml\""), @"violetd.toml:2: `log.format`: expected one of `auto`, `text`, `json`, found `xml`");
     insta::assert_snapshot!(shown("[log]\nlevel = \"a=b=c\""), @r#"violetd.toml:2: `log.level`: expected levels such as `info` or `info,violetd::registry=debug`, found `a=b=c` (error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5)"#);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Error;
 use super::timetable::CronTimetable;
 use crate::audit;
-use crate::base::{ClusterName, Secret, SystemClock, TargetName, Timestamp};
+use crate::base::{ByteCount, ClusterName, Secret, SystemClock, TargetName, Timestamp};
 use crate::config::{self, Config, Credentials, Endpoint, PlatformAccess, SecretSource, Transport};
 use crate::ingest::{self, AfterReady, Folder};
 use crate::package::Limits;
@@ -52,20 +52,23 @@ fn requirements(config: &Config, folder: &config::DropFolder) -> Result<Requirem
 
 fn verify_limits(config: &config::Verify) -> verify::Limits {
     let defaults = verify::Limits::default();
-    let bytes = |bytes: Option<crate::base::ByteCount>| bytes.map(|bytes| bytes.0);
     verify::Limits {
-        sidecar_bytes_max: bytes(config.sidecar_bytes_max).unwrap_or(defaults.sidecar_bytes_max),
+        sidecar_bytes_max: bytes(config.sidecar_bytes_max, defaults.sidecar_bytes_max),
         sidecar_signatures_max: config
             .sidecar_signatures_max
             .unwrap_or(defaults.sidecar_signatures_max),
         sidecar_lines_max: config
             .sidecar_lines_max
             .unwrap_or(defaults.sidecar_lines_max),
-        keyring_bytes_max: bytes(config.keyring_bytes_max).unwrap_or(defaults.keyring_bytes_max),
+        keyring_bytes_max: bytes(config.keyring_bytes_max, defaults.keyring_bytes_max),
         keyring_certificates_max: config
             .keyring_certificates_max
             .unwrap_or(defaults.keyring_certificates_max),
     }
+}
+
+fn bytes(configured: Option<ByteCount>, default: u64) -> u64 {
+    configured.map_or(default, |bytes| bytes.0)
 }
 
 /// Makes the folders that the daemon writes to.
@@ -100,9 +103,6 @@ pub(super) fn audit(config: &Config, now: Timestamp) -> Result<audit::Log, Error
 /// Returns how much a package may ask for: what the configuration says, else what the package reader takes by default.
 fn package_limits(limits: &config::Limits) -> Limits {
     let defaults = Limits::default();
-    let bytes = |configured: Option<crate::base::ByteCount>, default: u64| {
-        configured.map_or(default, |bytes| bytes.0)
-    };
     Limits {
         entries_max: limits.entries_max.unwrap_or(defaults.entries_max),
         unpacked_bytes_max: bytes(limits.unpacked_bytes_max, defaults.unpacked_bytes_max),

@@ -36,7 +36,7 @@ pub(super) struct Executor<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Applied {
     /// Images that are now at their places, by index.
-    pub(super) pushed: Vec<usize>,
+    pub(super) pushed: BTreeSet<usize>,
     /// Images that are not, with the reason, by index.
     pub(super) failed: BTreeMap<usize, Problem>,
     pub(super) blobs: BlobCounts,
@@ -91,7 +91,7 @@ impl Executor<'_> {
         let first: Vec<&BlobStep> = plan.blobs.iter().filter(|step| !is_second(step)).collect();
         let second: Vec<&BlobStep> = plan.blobs.iter().filter(is_second).collect();
         for wave in [first, second] {
-            self.move_blobs(&wave, plan, &mut applied).await;
+            self.move_blobs(&wave, states, &mut applied).await;
         }
         let mut images = plan.images.as_slice();
         while let Some(first) = images.first() {
@@ -99,7 +99,6 @@ impl Executor<'_> {
             self.put_images(wave, states, &mut applied).await;
             images = rest;
         }
-        applied.pushed.sort_unstable();
         applied
     }
 
@@ -145,7 +144,7 @@ impl Executor<'_> {
             match result {
                 Ok(counts) => {
                     applied.blobs.add_all(counts);
-                    applied.pushed.push(step.index);
+                    applied.pushed.insert(step.index);
                     let digest = step.manifests.last().map(|manifest| manifest.digest);
                     tracing::info!(
                         registry = self.registry.address(),
@@ -162,12 +161,12 @@ impl Executor<'_> {
         }
     }
 
-    async fn move_blobs(&self, wave: &[&BlobStep], plan: &Plan, applied: &mut Applied) {
-        let places: BTreeMap<usize, String> = plan
-            .images
-            .iter()
-            .map(|step| (step.index, step.place.to_string()))
-            .collect();
+    async fn move_blobs(
+        &self,
+        wave: &[&BlobStep],
+        states: &[ImageState<'_>],
+        applied: &mut Applied,
+    ) {
         // Positions, not steps, go through the stream: a closure over references would not be general enough for a
         // future that moves between threads.
         let results = futures_util::stream::iter(0..wave.len())
@@ -187,7 +186,7 @@ impl Executor<'_> {
                 Ok(moved) => applied.blobs.add(moved),
                 Err(error) => {
                     for index in &step.needed_by {
-                        let place = places.get(index).cloned().unwrap_or_default();
+                        let place = &states[*index].wanted.place;
                         applied
                             .failed
                             .entry(*index)

@@ -66,10 +66,7 @@ struct PartTemps {
 impl Output {
     /// Starts a package that appears at `path`: as one file, or in parts of `part_bytes` bytes.
     pub(super) fn create(path: &Path, part_bytes: Option<NonZeroU64>) -> Result<Self, Error> {
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        let dir = parent.unwrap_or(Path::new("."));
+        let dir = durable::parent_of(path);
         let sink = match part_bytes {
             None => Sink::Whole(Whole {
                 temp: durable::create_temp(dir, 0o644)?,

@@ -109,10 +109,7 @@ fn write(inventory: &Inventory, path: Option<&Path>) -> Result<(), Failure> {
             hint: None,
         });
     };
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let temp = durable::create_temp(parent.unwrap_or(Path::new(".")), 0o644)?;
+    let temp = durable::create_temp(durable::parent_of(path), 0o644)?;
     let mut output = BufWriter::new(temp.as_file());
     inventory.write(&mut output).context("write to", path)?;
     output.flush().context("write to", path)?;

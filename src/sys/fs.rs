@@ -292,7 +292,7 @@ pub fn sync_dir(dir: &Path) -> Result<(), Error> {
 }
 
 /// Returns the directory that holds `path`; the current one for a bare name.
-fn parent_of(path: &Path) -> &Path {
+pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::archive::Budget;
 use super::manifest::Manifest;
 use super::sink::Sink;
+use super::unpack_error::Outcome;
 use super::{Error, Limits, UnpackError};
 use crate::base::oci::{
     Descriptor, IndexEntry, MEDIA_TYPE_CONFIG, MEDIA_TYPE_DOCKER_CONFIG, Manifest as OciManifest,
@@ -96,8 +97,6 @@ struct Step<'s> {
     platform: Option<&'s Platform>,
     depth: u32,
 }
-
-type Outcome<T, S> = Result<T, UnpackError<<S as Sink>::Error>>;
 
 impl<'a, S: Sink> Closure<'a, S> {
     /// `manifest` says what may be missing.

@@ -11,10 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::receive::{Level, within};
 use super::unpack::find_manifest;
+use super::unpack_error::Outcome;
 use super::{Error, Manifest, Sink, UnpackError};
 use crate::base::Digest;
-
-type Outcome<T, S> = Result<T, UnpackError<<S as Sink>::Error>>;
 
 /// Checks before gigabytes are read that what the file's own package builds on is there. Of other packages nothing is asked.
 pub(super) fn check_early<S: Sink>(manifest: &Manifest, sink: &S) -> Outcome<(), S> {
@@ -45,15 +44,12 @@ pub(super) fn check_all<S: Sink>(file: &Level, sink: &S) -> Outcome<(), S> {
             }
             Ok(found)
         };
-        wanted
-            .add(&delta.manifest.expects, find)
-            .map_err(|error| match error {
-                UnpackError::Package(error) => {
-                    let paths = delta.path.iter().rev();
-                    UnpackError::Package(paths.fold(error, |error, path| within(path, error)))
-                }
-                UnpackError::Sink(error) => UnpackError::Sink(error),
-            })?;
+        let explain = |error| {
+            let paths = delta.path.iter().rev();
+            paths.fold(error, |error, path| within(path, error))
+        };
+        let added = wanted.add(&delta.manifest.expects, find);
+        added.map_err(|error| error.map_package(explain))?;
     }
     Ok(wanted.finish()?)
 }

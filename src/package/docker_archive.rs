@@ -32,6 +32,7 @@ use super::images::{MetadataFile, Root, RootName, Target};
 use super::layout::{self, Metadata, Role, folder_of};
 use super::manifest::Manifest;
 use super::receive::give;
+use super::unpack_error::Outcome;
 use super::{Error, Limits, Sink, UnpackError};
 use crate::base::oci::{Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST};
 use crate::base::{Digest, ImageReference};
@@ -182,8 +183,6 @@ pub(super) struct Converter<'a, S> {
     pub(super) limits: &'a Limits,
     pub(super) budget: &'a mut Budget,
 }
-
-type Outcome<T, S> = Result<T, UnpackError<<S as Sink>::Error>>;
 
 impl<S: Sink> Converter<'_, S> {
     /// Returns the images of all docker-archives among `files` and gives their manifests to the sink.

@@ -26,6 +26,7 @@ use super::layer_content::LayerContent;
 use super::layout::{self, Metadata, Role};
 use super::manifest::{self, Manifest};
 use super::unpack::find_manifest;
+use super::unpack_error::Outcome;
 use super::{Error, Limits, Sink, UnpackError};
 use crate::base::{Digest, Hasher};
 
@@ -121,8 +122,6 @@ pub(super) struct Receiver<'a, S> {
     /// What the sink was given.
     pub(super) received: BTreeSet<Digest>,
 }
-
-type Outcome<T, S> = Result<T, UnpackError<<S as Sink>::Error>>;
 
 impl<S: Sink> Receiver<'_, S> {
     /// Reads the archive of the file, whose own bytes are in `capture`, to its end.
@@ -345,8 +344,7 @@ impl<S: Sink> Receiver<'_, S> {
             Ok(inner) => inner,
             // Compressed, but not an archive.
             Err(UnpackError::Package(Error::NotAnArchive)) => return Ok(()),
-            Err(UnpackError::Package(error)) => return Err(UnpackError::Package(within(error))),
-            Err(UnpackError::Sink(error)) => return Err(UnpackError::Sink(error)),
+            Err(error) => return Err(error.map_package(within)),
         };
         let digest = content.finish()?;
         if inner.is_interesting() {

@@ -13,10 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::closure::{Closure, Found};
 use super::images::{self, Image, Root, RootName, Target};
 use super::sink::Sink;
+use super::unpack_error::Outcome;
 use super::{Error, UnpackError};
 use crate::base::{Digest, ImageReference, Repository};
-
-type Outcome<T, S> = Result<T, UnpackError<<S as Sink>::Error>>;
 
 /// What one manifest in one repository takes in memory, in bytes: two indexes, a digest, and the nodes of the maps that
 /// hold them. Estimated.

@@ -26,6 +26,7 @@ use super::inflate::{self, Opened};
 use super::layout::Metadata;
 use super::manifest::{self, Manifest};
 use super::receive::{Inner, Level, Receiver, within};
+use super::unpack_error::Outcome;
 use super::{Error, Limits, Sink, UnpackError, referrers};
 use crate::base::{Description, Digest, ImageReference, PackageKind, PackageName, Platform};
 
@@ -89,8 +90,6 @@ pub struct Nested {
 /// What a value of a document costs in memory beyond its text, which was counted when it was read: itself and, in an object,
 /// the header of its key. `[0,0,0]` has sixteen times the size of its text.
 const VALUE_BYTES: u64 = 64;
-
-type Outcome<T, S> = Result<T, UnpackError<<S as Sink>::Error>>;
 
 /// Reads a whole package: blobs go to `sink`, what it is comes back.
 ///
@@ -202,11 +201,8 @@ impl<S: Sink> Assessor<'_, S> {
         let mut carried = Carried::default();
         for inner in std::mem::take(&mut level.inner) {
             let path = inner.path.clone();
-            let more = self.assess_one(inner).map_err(|error| match error {
-                UnpackError::Package(error) => UnpackError::Package(within(&path, error)),
-                UnpackError::Sink(error) => UnpackError::Sink(error),
-            })?;
-            match more {
+            let more = self.assess_one(inner);
+            match more.map_err(|error| error.map_package(|error| within(&path, error)))? {
                 One::Package(nested, others) => {
                     carried.packages.push(*nested);
                     carried.add(&path, others);

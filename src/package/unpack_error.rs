@@ -17,6 +17,19 @@ pub enum UnpackError<E: std::error::Error + 'static> {
     Sink(E),
 }
 
+/// What unpacking into a sink comes to.
+pub(super) type Outcome<T, S> = Result<T, UnpackError<<S as super::Sink>::Error>>;
+
+impl<E: std::error::Error + 'static> UnpackError<E> {
+    /// Applies `explain` to what is wrong with the package, if that is what is wrong.
+    pub(super) fn map_package(self, explain: impl FnOnce(super::Error) -> super::Error) -> Self {
+        match self {
+            Self::Package(error) => Self::Package(explain(error)),
+            Self::Sink(error) => Self::Sink(error),
+        }
+    }
+}
+
 impl<E: Classified + 'static> Classified for UnpackError<E> {
     fn class(&self) -> Class {
         match self {

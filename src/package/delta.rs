@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::receive::{Level, within};
-use super::unpack::find_manifest;
+use super::level::Level;
+use super::receive::within;
 use super::unpack_error::Outcome;
 use super::{Error, Manifest, Sink, UnpackError};
 use crate::base::Digest;
@@ -59,7 +59,7 @@ struct Delta<'a> {
     /// The archives that lead to it, the outermost first; none for the file's own package.
     path: Vec<&'a str>,
     level: &'a Level,
-    manifest: Manifest,
+    manifest: &'a Manifest,
 }
 
 /// Lists the deltas of an archive and of those inside of it. What is wrong with one is found later, when it is assessed.
@@ -67,7 +67,7 @@ fn list_deltas<'a>(level: &'a Level, path: &mut Vec<&'a str>, deltas: &mut Vec<D
     if level.chart.is_some() || level.has_flaw() {
         return;
     }
-    if let Ok(Some(manifest)) = find_manifest(&level.files)
+    if let Some(manifest) = level.manifest()
         && !manifest.expects.is_empty()
     {
         deltas.push(Delta {

@@ -12,7 +12,7 @@
 //!         (thread)                (names, types)          ▲     ├─ archives ─► inner_file ─► inflate ─┐
 //!                                                         │     │                                     │
 //!                                                         └─────┼──────────── archive ◄───────────────┘
-//!                                                               └─ metadata ─► unpack ─► images ─► closure ─► describe ─► Contents
+//!                                                               └─ metadata ─► assess ─► images ─► closure ─► describe ─► contents
 //!                                                                              ▲    ▲
 //!                                                                 docker_archive    chart_file   (make manifests)
 //! ```
@@ -33,13 +33,16 @@
 //!
 //! # Failure
 //!
-//! What is wrong with a package inside of the file is wrong with the file. Every violation is its own variant of [`enum@Error`], with a stable [`code`](Error::code).
+//! What is wrong with a package inside of the file is wrong with the file. Every violation is its own variant of
+//! [`enum@Error`], with a stable [`code`](Error::code).
 
 mod archive;
+mod assess;
 mod capture;
 mod chart_file;
 mod chart_metadata;
 mod closure;
+mod contents;
 mod delta;
 mod describe;
 mod docker_archive;
@@ -54,6 +57,7 @@ mod inner_file;
 mod inventory;
 mod layer_content;
 mod layout;
+mod level;
 mod limits;
 mod manifest;
 mod members;
@@ -67,6 +71,7 @@ mod unpack_error;
 mod write;
 mod zstd_frames;
 
+pub use self::contents::Contents;
 pub use self::describe::Error as DescribeError;
 pub use self::error::Error;
 pub use self::hashing::{HashingReader, InputDigest};
@@ -76,7 +81,7 @@ pub use self::limits::Limits;
 pub use self::manifest::{DEFAULT_CATALOG_SOURCE, Manifest};
 pub use self::read_ahead::{BUFFER_BYTES, BUFFERS, ReadAhead};
 pub use self::sink::{DiscardError, DiscardSink, Sink};
-pub use self::unpack::{Contents, Nested, Unpacked, unpack};
+pub use self::unpack::{Nested, Unpacked, unpack};
 pub use self::unpack_error::UnpackError;
 pub use self::write::{WriteOptions, Writer};
 

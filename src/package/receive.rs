@@ -15,102 +15,22 @@ use std::io::BufRead;
 
 use super::archive::{Archive, Budget, Entry, FileEntry};
 use super::capture::Capture;
-use super::chart_file::{Candidate, Chart, Packed};
+use super::chart_file::{Candidate, Packed};
 use super::delta;
-use super::docker_archive::{self, DockerFiles};
 use super::header::show;
 use super::images::MetadataFile;
 use super::inflate::{self, Totals};
 use super::inner_file::InnerFile;
 use super::layer_content::LayerContent;
-use super::layout::{self, Metadata, Role};
+use super::layout::{self, Role};
+use super::level::{Inner, Level};
 use super::manifest::{self, Manifest};
-use super::unpack::find_manifest;
 use super::unpack_error::Outcome;
 use super::{Error, Limits, Sink, UnpackError};
 use crate::base::{Digest, Hasher};
 
 /// Where our writer puts the package manifest: before everything else.
 const ROOT_MANIFEST: &str = "manifest.yaml";
-
-/// What one archive holds.
-#[derive(Debug, Default)]
-pub(super) struct Level {
-    pub(super) files: Vec<MetadataFile>,
-    /// Blobs under a name that is their digest.
-    pub(super) blobs: BTreeSet<Digest>,
-    /// What a docker-archive may refer to.
-    pub(super) docker: DockerFiles,
-    /// The chart that the archive is.
-    pub(super) chart: Option<Chart>,
-    /// What that chart consists of.
-    chart_blobs: Vec<Digest>,
-    /// Archives inside of it that may be packages, in the order of entries.
-    pub(super) inner: Vec<Inner>,
-    /// How many archives are around it.
-    depth: u32,
-    /// The first entry that no package may have.
-    flaw: Option<Error>,
-    /// The first archive that lies too deep to be opened.
-    too_deep: Option<Error>,
-}
-
-/// An archive inside of an archive.
-#[derive(Debug)]
-pub(super) struct Inner {
-    pub(super) path: String,
-    pub(super) digest: Digest,
-    pub(super) size_bytes: u64,
-    pub(super) level: Level,
-}
-
-impl Level {
-    /// Returns whether the archive is a package of its own by its layouts or its package manifest.
-    pub(super) fn has_own_content(&self) -> bool {
-        let is_layout = |file: &MetadataFile| match file.kind {
-            Metadata::LayoutMark | Metadata::TagLink { .. } | Metadata::RevisionLink { .. } => true,
-            Metadata::DockerArchive => docker_archive::is_list(&file.content),
-            Metadata::LayoutIndex | Metadata::PackageManifest | Metadata::Resources => false,
-        };
-        // A manifest that cannot be read is an error of a package, and no other file.
-        self.files.iter().any(is_layout) || !matches!(find_manifest(&self.files), Ok(None))
-    }
-
-    /// Returns whether there is something that makes no sense outside of a package.
-    pub(super) fn must_be_package(&self) -> bool {
-        self.has_own_content() || !self.blobs.is_empty() || self.docker.has_links()
-    }
-
-    /// Returns whether an entry was no good.
-    pub(super) const fn has_flaw(&self) -> bool {
-        self.flaw.is_some()
-    }
-
-    /// Lists the blobs that came with the archive, those of archives inside of it aside; some may come twice.
-    pub(super) fn list_blobs(&self) -> impl Iterator<Item = Digest> {
-        let named = self.blobs.iter().copied();
-        named
-            .chain(self.docker.list_blobs())
-            .chain(self.chart_blobs.iter().copied())
-    }
-
-    /// Fails if an entry was no good, which matters where the archive is a package.
-    pub(super) fn take_flaw(&mut self) -> Result<(), Error> {
-        self.flaw.take().map_or(Ok(()), Err)
-    }
-
-    /// Fails if an archive was not opened, which matters where it is not a part of a chart.
-    pub(super) fn take_too_deep(&mut self) -> Result<(), Error> {
-        self.too_deep.take().map_or(Ok(()), Err)
-    }
-
-    fn is_interesting(&self) -> bool {
-        self.chart.is_some()
-            || !self.inner.is_empty()
-            || self.too_deep.is_some()
-            || self.has_own_content()
-    }
-}
 
 /// What is the same for all levels of one file.
 #[derive(Debug)]
@@ -130,7 +50,7 @@ impl<S: Sink> Receiver<'_, S> {
         mut archive: Archive<B>,
         capture: Capture,
     ) -> Outcome<Level, S> {
-        let mut level = Level::default();
+        let mut level = Level::new(0);
         let mut chart = Candidate::new(capture);
         while let Some(entry) = archive.next_entry(&mut self.budget)? {
             self.receive_entry(entry, &mut archive, &mut level, &mut chart)?;
@@ -147,10 +67,7 @@ impl<S: Sink> Receiver<'_, S> {
         depth: u32,
     ) -> Outcome<Level, S> {
         let mut archive = Archive::new(input, self.limits);
-        let mut level = Level {
-            depth,
-            ..Level::default()
-        };
+        let mut level = Level::new(depth);
         let mut chart = Candidate::new(capture);
         loop {
             let entry = match archive.next_entry(&mut self.budget) {
@@ -216,7 +133,7 @@ impl<S: Sink> Receiver<'_, S> {
                 if file.path == ROOT_MANIFEST && level.depth == 0 {
                     self.check_base(&file)?;
                 }
-                level.files.push(file);
+                level.add_file(file);
             }
         }
         Ok(())
@@ -332,12 +249,10 @@ impl<S: Sink> Receiver<'_, S> {
             return Ok(());
         };
         if level.depth >= self.limits.archives_nested_max {
-            level
-                .too_deep
-                .get_or_insert_with(|| Error::ArchivesTooDeep {
-                    entry: show(file.path.as_bytes()),
-                    limit: self.limits.archives_nested_max,
-                });
+            level.set_too_deep(Error::ArchivesTooDeep {
+                entry: show(file.path.as_bytes()),
+                limit: self.limits.archives_nested_max,
+            });
             return Ok(());
         }
         let inner = match self.receive_inner(input, capture, level.depth + 1) {
@@ -358,8 +273,9 @@ impl<S: Sink> Receiver<'_, S> {
         Ok(())
     }
 
-    /// Gives the blobs of a chart to the sink, if that is what the archive is.
+    /// Ends an archive, and gives the blobs of a chart to the sink, if that is what it is.
     fn seal(&mut self, level: &mut Level, candidate: &mut Candidate) -> Outcome<(), S> {
+        level.finish_files();
         if level.has_own_content() {
             candidate.give_up();
         }
@@ -461,7 +377,7 @@ fn note_flaw<E: std::error::Error + 'static>(
         | Error::BlobName { .. }
         | Error::DigestMismatch { .. }
         | Error::TagLink { .. } => {
-            level.flaw.get_or_insert(error);
+            level.set_flaw(error);
             Ok(())
         }
         error => Err(UnpackError::Package(error)),

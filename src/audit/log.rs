@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
 use super::event::{Broken, Event};
-use super::line::{self, BEGINNING, Head};
-use super::walk::{Fault, Finding, Lines, LogFile, Piece, Walk, list_files};
+use super::line::{self, BEGINNING, Entry, Head};
+use super::walk::{Fault, Finding, Line, Lines, LogFile, Piece, Walk, list_files};
 use crate::base::{Digest, Timestamp};
 use crate::sys::fs::{self as durable, Context as _};
 
@@ -214,18 +214,22 @@ fn log(note: &Event) {
 /// Two, because a crash may come between several notes about what an earlier crash has left.
 fn find_end(options: &Options, acknowledged: Option<Head>) -> Result<Found, Error> {
     let files = list_files(&options.dir)?;
-    let tail = &files[find_start(&files)?..];
-    let walk = if tail.first().is_none_or(|file| file.number == 1) {
-        Walk::from_beginning()
-    } else {
-        Walk::from_middle()
-    };
     let mut known = Vec::new();
-    let findings = walk.read(tail, &mut |_, entry| {
+    let mut visit = |_: Line<'_>, entry: &Entry| {
         if let Some(Event::Broken(broken)) = &entry.event {
             known.push(broken.clone());
         }
-    })?;
+    };
+    let tail = &files[find_start(&files)?..];
+    let mut findings = if tail.first().is_none_or(|file| file.number == 1) {
+        Walk::from_beginning().read(tail, &mut visit)?
+    } else {
+        Walk::from_middle().read(tail, &mut visit)?
+    };
+    if findings.records == 0 && tail.len() < files.len() {
+        // None of these lines can be read: only the lines before them say which numbers were given.
+        findings = Walk::from_beginning().read(&files, &mut visit)?;
+    }
     let mut notes: Vec<Event> = findings.breaks.iter().map(note_about).collect();
     notes.retain(|note| !matches!(note, Event::Broken(broken) if known.contains(broken)));
     let mut head = findings.head;

@@ -430,6 +430,21 @@ fn a_damaged_record_goes_on_in_a_new_file_that_says_so_once() {
 }
 
 #[test]
+fn numbers_are_not_given_again_where_the_last_files_cannot_be_read() {
+    let (root, dir) = written();
+    let before = files(&dir);
+    for file in &before[1..] {
+        let text = fs::read_to_string(file).unwrap();
+        replace(file, text.replace("Alice", "Mallo").as_bytes());
+    }
+    let found = breaks(&dir);
+    let log = Log::open(options(root.path()), now()).unwrap();
+    let head = log.append(&verdict("f"), now()).unwrap();
+    assert!(head.sequence > 5, "found {head}");
+    assert_eq!(breaks(&dir), found, "there is no other break");
+}
+
+#[test]
 fn a_record_whose_end_is_taken_away_from_a_running_process_says_so() {
     for remove_all in [false, true] {
         let (root, dir) = written();

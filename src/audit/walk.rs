@@ -380,7 +380,8 @@ impl Walk {
 
     /// Goes on behind a line that cannot be read: it had the next number, whatever it says now.
     fn skip(&mut self, hash: Digest) {
-        let sequence = self.next.unwrap_or(0);
+        let last = self.findings.head.map_or(0, |head| head.sequence);
+        let sequence = self.next.unwrap_or(last.saturating_add(1));
         self.previous = Some(hash);
         self.next = self.next.map(|next| next.saturating_add(1));
         self.findings.head = Some(Head { sequence, hash });

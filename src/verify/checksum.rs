@@ -19,7 +19,7 @@
 //!
 //! All lines for the package; where two are of one algorithm, they must agree. Algorithms that protect nobody any more (MD5,
 //! SHA-1) are passed over as long as there is a better line for the package. In a package's own file every line must be
-//! of a known form, and one must be for the package. In a list for a folder only lines that end with the package's
+//! of a known form, and one must be for the package. In a list for a folder only lines that mention the package's
 //! name are looked at: the others are none of its business.
 
 use std::fmt;

@@ -38,7 +38,13 @@ pub fn verify_file(
         // The checksums first: where the content is damaged, no signature can fit, and damage is the simpler explanation.
         .compare(&content)
         .and(found)
-        .and_then(|found| decide(found.and(checksums.findings), requirements, checksums.first));
+        .and_then(|found| {
+            decide(
+                found.and(checksums.findings),
+                requirements,
+                checksums.promises,
+            )
+        });
     let verdict = verdict.map_err(|error| Failure {
         error: Box::new(error),
         digest: Some(digest),
@@ -73,9 +79,12 @@ fn check_presence(path: &Path, policy: Policy, sidecars: &Sidecars) -> Result<()
 fn decide(
     found: Findings,
     requirements: &Requirements,
-    checksum: Option<PathBuf>,
+    checksums: Vec<(PathBuf, Promises)>,
 ) -> Result<Verdict, Error> {
-    let otherwise = checksum.map_or(Verdict::Unchecked, |sidecar| Verdict::Checksum { sidecar });
+    let otherwise = match checksums.into_iter().next() {
+        Some((sidecar, _)) => Verdict::Checksum { sidecar },
+        None => Verdict::Unchecked,
+    };
     match found.weigh(requirements.signatures_min) {
         Ok(signers) if signers.is_empty() => Ok(otherwise),
         Ok(signers) => Ok(Verdict::Signature { signers }),
@@ -94,8 +103,6 @@ struct Checksums {
     promises: Vec<(PathBuf, Promises)>,
     /// What signatures over the checksum files say.
     findings: Findings,
-    /// The first of the files.
-    first: Option<PathBuf>,
 }
 
 impl Checksums {
@@ -111,7 +118,6 @@ impl Checksums {
                 continue;
             };
             checksums.promises.push((file.path.clone(), promises));
-            checksums.first.get_or_insert_with(|| file.path.clone());
             let signatures = signature::read(&file.signatures, limits)?;
             let found = signature::verify(&signatures, Some(&file.path), &bytes[..], judge)?;
             checksums.findings = std::mem::take(&mut checksums.findings).and(found);

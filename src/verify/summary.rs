@@ -79,14 +79,10 @@ fn check(path: PathBuf, requirements: &Requirements, keyring: &Keyring, now: Tim
     let source = match Source::of(&path) {
         Ok(source) => source,
         Err(error) => {
-            let failure = Failure {
-                error: Box::new(error),
-                digest: None,
-            };
             return Checked {
                 path,
                 sidecars: Vec::new(),
-                outcome: Outcome::Failed(failure),
+                outcome: Outcome::Failed(error.into()),
             };
         }
     };

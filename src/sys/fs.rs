@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use tempfile::{NamedTempFile, TempPath};
 use thiserror::Error;
 
@@ -193,14 +194,17 @@ pub fn move_file(from: &Path, to: &Path) -> Result<(), Error> {
             sync_dir(parent_of(from))
         }
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            // A pipe would be waited for, and a device has no end.
-            if !from.metadata().context("inspect", from)?.is_file() {
+            // A pipe would be waited for, and a device has no end. It may come there at this moment.
+            let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).expect("flags are small");
+            let mut options = File::options();
+            let options = options.read(true).custom_flags(nonblocking);
+            let mut source = options.open(from).context("open", from)?;
+            let metadata = source.metadata().context("inspect", from)?;
+            if !metadata.is_file() {
                 let source = io::Error::other("expected a file, found something else");
                 return Err(source).context("copy", from);
             }
-            let mut source = File::open(from).context("open", from)?;
-            let mode = source.metadata().context("inspect", from)?.permissions();
-            let mut temp = create_temp(parent_of(to), mode.mode())?;
+            let mut temp = create_temp(parent_of(to), metadata.permissions().mode())?;
             io::copy(&mut source, temp.as_file_mut()).context("write to", temp.path())?;
             publish(temp, to)?;
             remove_file(from)

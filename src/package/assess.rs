@@ -9,7 +9,7 @@
 //! | has packages and charts inside | nothing by itself; each of them is a package |
 //! | has none of these | no package: an error of the file itself, and skipped inside of one |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::archive::Budget;
 use super::chart_file::Chart;
@@ -21,7 +21,7 @@ use super::manifest::Manifest;
 use super::receive::within;
 use super::unpack::{Nested, Unpacked};
 use super::unpack_error::Outcome;
-use super::{Limits, Sink};
+use super::{Error, Limits, Sink};
 use crate::base::Digest;
 
 /// What is the same for everything that one file holds.
@@ -172,9 +172,9 @@ impl<S: Sink> Assessor<'_, S> {
             limits: self.limits,
             budget: &mut self.budget,
         };
-        let mut roots = images::list_roots(&level.files, manifest.as_ref())?;
-        roots.extend(converter.convert(&level.files, &level.docker, manifest.as_ref())?);
-        add_charts(&mut roots, charts, manifest.as_ref());
+        let mut roots = images::list_roots(&level.files, manifest.as_ref(), self.limits)?;
+        converter.convert(&level.files, &level.docker, manifest.as_ref(), &mut roots)?;
+        add_charts(&mut roots, charts, manifest.as_ref(), self.limits)?;
         let parts = Parts {
             received: level.blobs,
             files: level.files,
@@ -194,17 +194,23 @@ enum One {
 }
 
 /// Adds charts to the images of the package around them. One that is there as an image already is that image.
-fn add_charts(roots: &mut Vec<Root>, charts: &[LooseChart], manifest: Option<&Manifest>) {
+fn add_charts(
+    roots: &mut Vec<Root>,
+    charts: &[LooseChart],
+    manifest: Option<&Manifest>,
+    limits: &Limits,
+) -> Result<(), Error> {
+    let place = |root: &Root| match &root.name {
+        RootName::Known(name) => Some((name.repository().clone(), name.tag().cloned())),
+        RootName::Unknown | RootName::Revision => None,
+    };
+    let mut known: HashSet<_> = roots.iter().filter_map(place).collect();
     for loose in charts {
         let root = loose.chart.root(manifest);
-        let is_known = roots.iter().any(|known| match (&known.name, &root.name) {
-            (RootName::Known(known), RootName::Known(name)) => {
-                known.repository() == name.repository() && known.tag() == name.tag()
-            }
-            (RootName::Known(_) | RootName::Unknown | RootName::Revision, _) => false,
-        });
-        if !is_known {
+        if place(&root).is_none_or(|place| known.insert(place)) {
             roots.push(root);
+            images::check_count(roots, limits)?;
         }
     }
+    Ok(())
 }

@@ -78,7 +78,6 @@ pub(super) fn finish<S: Sink>(
     } = parts;
     let mut resources = read_resources(&files, limits, budget)?;
     check_supplement(manifest.as_ref(), &roots)?;
-    check_count(&roots, limits)?;
     let closure = Closure::new(sink, limits, budget, manifest.as_ref());
     let (images, mut found) = referrers::follow_all(roots, closure)?;
     let has_images = !images.is_empty();
@@ -165,16 +164,6 @@ fn count_values(value: &serde_json::Value) -> u64 {
         | serde_json::Value::Number(_)
         | serde_json::Value::String(_) => 1,
     }
-}
-
-/// Refuses more images than a package may have.
-fn check_count(roots: &[Root], limits: &Limits) -> Result<(), Error> {
-    let found = roots.len() as u64;
-    let limit = limits.images_max;
-    if found > limit {
-        return Err(Error::TooManyImages { limit, found });
-    }
-    Ok(())
 }
 
 /// A supplement brings blobs that others wait for, and no images of its own.

@@ -28,7 +28,7 @@ use serde_json::json;
 
 use super::archive::{Budget, FileEntry, NAME_OVERHEAD_BYTES};
 use super::header::show;
-use super::images::{MetadataFile, Root, RootName, Target};
+use super::images::{self, MetadataFile, Root, RootName, Target};
 use super::layout::{self, Metadata, Role, folder_of};
 use super::manifest::Manifest;
 use super::receive::give;
@@ -160,6 +160,15 @@ struct Item {
     layers: Option<Vec<String>>,
 }
 
+impl Item {
+    /// Returns how many texts it consists of.
+    fn count_names(&self) -> u64 {
+        let lengths =
+            [&self.repo_tags, &self.layers].map(|names| names.as_ref().map_or(0, Vec::len));
+        1 + lengths.iter().sum::<usize>() as u64
+    }
+}
+
 /// The part of a configuration that says what its layers are.
 #[derive(Deserialize)]
 struct Config {
@@ -185,7 +194,7 @@ pub(super) struct Converter<'a, S> {
 }
 
 impl<S: Sink> Converter<'_, S> {
-    /// Returns the images of all docker-archives among `files` and gives their manifests to the sink.
+    /// Adds the images of all docker-archives among `files` to `roots` and gives their manifests to the sink.
     ///
     /// Where an OCI layout lies in the same folder, as newer versions of docker write it, that one counts.
     pub(super) fn convert(
@@ -193,20 +202,25 @@ impl<S: Sink> Converter<'_, S> {
         files: &[MetadataFile],
         docker: &DockerFiles,
         manifest: Option<&Manifest>,
-    ) -> Outcome<Vec<Root>, S> {
+        roots: &mut Vec<Root>,
+    ) -> Outcome<(), S> {
         let layouts: BTreeSet<&str> = files
             .iter()
             .filter(|file| file.kind == Metadata::LayoutMark)
             .map(|file| folder_of(&file.path))
             .collect();
-        let lists: Vec<(&MetadataFile, Vec<Item>)> = files
-            .iter()
-            .filter(|file| file.kind == Metadata::DockerArchive)
-            // A `manifest.json` of another shape is some other file.
-            .filter_map(|file| Some((file, serde_json::from_slice(&file.content).ok()?)))
-            .collect();
+        let mut lists: Vec<(&MetadataFile, Vec<Item>)> = Vec::new();
+        for file in files {
+            if file.kind == Metadata::DockerArchive
+                // A `manifest.json` of another shape is some other file.
+                && let Ok(items) = serde_json::from_slice::<Vec<Item>>(&file.content)
+            {
+                let names = items.iter().map(Item::count_names).sum::<u64>();
+                self.budget.charge(names * NAME_OVERHEAD_BYTES)?;
+                lists.push((file, items));
+            }
+        }
         docker.check_links(&lists)?;
-        let mut roots = Vec::new();
         for (file, items) in lists {
             if layouts.contains(folder_of(&file.path)) {
                 continue;
@@ -222,9 +236,10 @@ impl<S: Sink> Converter<'_, S> {
                     name,
                     target: Target::Descriptor(descriptor.clone()),
                 }));
+                images::check_count(roots, self.limits)?;
             }
         }
-        Ok(roots)
+        Ok(())
     }
 
     /// Makes the manifest of one image.

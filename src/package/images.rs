@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 
-use super::Error;
 use super::header::show;
 use super::layout::{Metadata, file_name_of, folder_of};
 use super::manifest::Manifest;
+use super::{Error, Limits};
 use crate::base::oci::{Descriptor, IndexEntry, Manifest as OciManifest};
 use crate::base::{Digest, ImageReference, Repository, Tag};
 
@@ -127,6 +127,7 @@ fn note<'m, K: Eq + Hash>(
 pub(super) fn list_roots(
     files: &[MetadataFile],
     manifest: Option<&Manifest>,
+    limits: &Limits,
 ) -> Result<Vec<Root>, Error> {
     let names = Names::new(manifest);
     let layouts = check_layouts(files)?;
@@ -147,8 +148,20 @@ pub(super) fn list_roots(
             | Metadata::PackageManifest
             | Metadata::Resources => {}
         }
+        check_count(&roots, limits)?;
     }
     Ok(roots)
+}
+
+/// Refuses more images than a package may have. Asked while roots are listed, because one takes more memory than what names
+/// it.
+pub(super) fn check_count(roots: &[Root], limits: &Limits) -> Result<(), Error> {
+    let found = roots.len() as u64;
+    let limit = limits.images_max;
+    if found > limit {
+        return Err(Error::TooManyImages { limit, found });
+    }
+    Ok(())
 }
 
 /// Returns the folders that are OCI layouts; refuses those of another version and those without an index.

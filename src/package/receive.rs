@@ -31,6 +31,9 @@ use crate::base::{Digest, Hasher};
 
 /// Where our writer puts the package manifest: before everything else.
 const ROOT_MANIFEST: &str = "manifest.yaml";
+/// What an image that a package manifest names costs in memory beyond its text, in bytes: itself, and its places in the
+/// indexes by which it is found. Estimated.
+const NAMED_IMAGE_BYTES: u64 = 256;
 
 /// What is the same for all levels of one file.
 #[derive(Debug)]
@@ -276,6 +279,10 @@ impl<S: Sink> Receiver<'_, S> {
     /// Ends an archive, and gives the blobs of a chart to the sink, if that is what it is.
     fn seal(&mut self, level: &mut Level, candidate: &mut Candidate) -> Outcome<(), S> {
         level.finish_files();
+        if let Some(manifest) = level.manifest() {
+            let images = manifest.images().count() as u64;
+            self.budget.charge(images * NAMED_IMAGE_BYTES)?;
+        }
         if level.has_own_content() {
             candidate.give_up();
         }
@@ -376,7 +383,8 @@ fn note_flaw<E: std::error::Error + 'static>(
         | Error::MetadataTooLarge { .. }
         | Error::BlobName { .. }
         | Error::DigestMismatch { .. }
-        | Error::TagLink { .. } => {
+        | Error::TagLink { .. }
+        | Error::RevisionLink { .. } => {
             level.set_flaw(error);
             Ok(())
         }

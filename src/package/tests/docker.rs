@@ -343,3 +343,31 @@ fn compressed_layers_that_are_damaged_foreign_or_bombs_are_refused_each_with_its
     files.push(file(&format!("{}.tar.gz", "ab".repeat(32)), gzip(&base)));
     read(&tgz_of(&files)).unwrap();
 }
+
+#[test]
+fn tags_count_as_images_and_their_number_is_bounded() {
+    let config = config(&[]);
+    let tags: Vec<String> = (0..1000).map(|tag| format!("a:{tag}")).collect();
+    let list = json!([list("layer.tar", &json!(tags), &[])]);
+    let bytes = tar_of(&[
+        file("layer.tar", config),
+        file("manifest.json", list.to_string()),
+    ]);
+    let limits = Limits::default();
+    assert_eq!(code_with(&bytes, &limits), "none");
+    let images_max = 999;
+    let few_images = Limits {
+        images_max,
+        ..limits
+    };
+    assert_eq!(code_with(&bytes, &few_images), "too-many-images");
+    // The text of the list has 8 KB.
+    let little_memory = Limits {
+        metadata_total_bytes_max: 32 << 10,
+        ..limits
+    };
+    assert_eq!(
+        code_with(&bytes, &little_memory),
+        "metadata-total-too-large"
+    );
+}

@@ -287,3 +287,13 @@ fn a_bomb_inside_of_an_archive_is_refused_early() {
     assert!(bomb.len() < 100_000, "{} bytes", bomb.len());
     assert_eq!(code_with(&bomb, &limits), "expansion-ratio");
 }
+
+#[test]
+fn what_no_package_may_hold_does_no_harm_where_there_is_no_package() {
+    let revision = "docker/registry/v2/repositories/a/_manifests/revisions/sha256/x/link";
+    for data in [file(revision, "x"), entry(b'2', b"link", b"")] {
+        let inner = file("data.tgz", tgz_of(&[data]));
+        let bytes = tar_of(&[light("outer"), vec![inner]].concat());
+        assert_eq!(paths(&read_all(&bytes).unwrap()), [""; 0]);
+    }
+}

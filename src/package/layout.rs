@@ -66,8 +66,8 @@ pub(super) enum Metadata {
     Resources,
 }
 
-/// How names of archives end.
-const ARCHIVE_ENDS: [&str; 4] = [".tgz", ".tar.gz", ".tar", ".tar.zst"];
+/// How names of archives end, those of packages among them; none is the end of another.
+pub const ARCHIVE_ENDS: [&str; 4] = [".tgz", ".tar.gz", ".tar", ".tar.zst"];
 
 /// The folder below which distribution keeps everything.
 const REGISTRY_ROOT: [&str; 3] = ["docker", "registry", "v2"];

@@ -77,6 +77,7 @@ pub use self::error::Error;
 pub use self::hashing::{HashingReader, InputDigest};
 pub use self::images::Image;
 pub use self::inventory::{INVENTORY_BLOBS_MAX, Inventory, ParseInventoryError, Request};
+pub use self::layout::ARCHIVE_ENDS;
 pub use self::limits::Limits;
 pub use self::manifest::{DEFAULT_CATALOG_SOURCE, Manifest};
 pub use self::read_ahead::{BUFFER_BYTES, BUFFERS, ReadAhead};

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use super::checksum::{self, Scope};
 use super::file::read_sidecar;
 use super::{Limits, Policy, Requirements, signature};
+use crate::package::ARCHIVE_ENDS;
 
 /// Extensions of detached OpenPGP signatures, binary or armored alike.
 const SIGNATURE_EXTENSIONS: [&str; 2] = ["sig", "asc"];
@@ -34,8 +35,6 @@ const LIST_NAMES: [&str; 6] = [
     "SHA512SUMS.txt",
     "sha512sums.txt",
 ];
-/// Extensions of packages, longest first.
-const PACKAGE_EXTENSIONS: [&str; 4] = [".tar.zst", ".tar.gz", ".tgz", ".tar"];
 
 /// Sidecars that exist for one package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,10 +180,7 @@ fn is_checksum(file_name: &str) -> bool {
 
 /// Returns whether a file of this name is meant to be a package.
 pub(super) fn is_package(file_name: &str) -> bool {
-    !file_name.starts_with('.')
-        && PACKAGE_EXTENSIONS
-            .iter()
-            .any(|extension| file_name.ends_with(extension))
+    !file_name.starts_with('.') && ARCHIVE_ENDS.iter().any(|end| file_name.ends_with(end))
 }
 
 /// Returns whether a list has, or may have, a line for a file.
@@ -219,11 +215,7 @@ fn with_suffix(path: &Path, extension: &str) -> PathBuf {
 
 fn without_package_extension(path: &Path) -> PathBuf {
     let name = path.file_name().and_then(|name| name.to_str());
-    let stem = name.and_then(|name| {
-        PACKAGE_EXTENSIONS
-            .iter()
-            .find_map(|extension| name.strip_suffix(extension))
-    });
+    let stem = name.and_then(|name| ARCHIVE_ENDS.iter().find_map(|end| name.strip_suffix(end)));
     match stem {
         Some(stem) if !stem.is_empty() => path.with_file_name(stem),
         Some(_) | None => path.to_owned(),

@@ -32,6 +32,7 @@ pub use self::join::Joined;
 pub use self::split::{PartFiles, Splitter};
 use crate::base::Digest;
 use crate::base::shown::escape;
+use crate::package::ARCHIVE_ENDS;
 
 /// The largest number of parts: what three digits can say. Parts of a CD each carry 600 GB.
 pub const PARTS_MAX: usize = 999;
@@ -40,8 +41,6 @@ pub const PARTS_MAX: usize = 999;
 pub const TABLE_BYTES_MAX: u64 = 512 << 10;
 /// What follows the name of the package in the name of its table.
 pub const TABLE_SUFFIX: &str = ".parts";
-/// What names of packages end with that can be split. It tells `x.tgz.001` from a file whose version ends like that.
-const PACKAGE_ENDINGS: [&str; 4] = [".tgz", ".tar.gz", ".tar.zst", ".tar"];
 
 /// What the table says of itself.
 const FORMAT: &str = "violetd parts";
@@ -236,14 +235,14 @@ impl<'a> Member<'a> {
     }
 }
 
-/// Accepts a name of a package that can be split.
+/// Accepts a name of a package that can be split. How it ends tells `x.tgz.001` from a file whose version ends like that.
 pub fn check_name(name: &str) -> Result<(), Error> {
     let is_good = !name.starts_with('.')
         && !name.contains(['/', '\\'])
         && !name.chars().any(char::is_control)
-        && PACKAGE_ENDINGS
+        && ARCHIVE_ENDS
             .iter()
-            .any(|ending| name.len() > ending.len() && name.ends_with(ending));
+            .any(|end| name.len() > end.len() && name.ends_with(end));
     if is_good {
         Ok(())
     } else {

@@ -346,7 +346,7 @@ pub(super) fn parse_document<T: DeserializeOwned>(entry: &str, text: &[u8]) -> R
 }
 
 /// Strict enough for input from outside: no anchors, and the parser's own bounds on depth, nodes and documents.
-fn options() -> serde_saphyr::Options {
+pub(super) fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_aliases: 0,

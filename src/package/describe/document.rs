@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use super::error::Error;
 use crate::base::shown::one_line;
 use crate::package::header::show;
+use crate::package::manifest;
 
 /// The longest text that is taken over, in characters. A name for people has tens; chosen, not measured.
 const TEXT_CHARACTERS_MAX: usize = 1000;
@@ -14,14 +15,7 @@ pub(super) fn parse<T: DeserializeOwned>(path: &str, text: &[u8]) -> Result<T, E
     if text.trim_ascii_start().starts_with(b"{") {
         return serde_json::from_slice(text).map_err(|error| invalid(path, &error.to_string()));
     }
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_aliases: 0,
-            max_merge_keys: 0,
-        },
-        with_snippet: false,
-    };
-    serde_saphyr::from_slice_with_options(text, options)
+    serde_saphyr::from_slice_with_options(text, manifest::options())
         .map_err(|error| invalid(path, &error.to_string()))
 }
 

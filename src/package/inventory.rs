@@ -24,6 +24,7 @@ use std::io::{self, BufRead, Read as _, Write};
 
 use thiserror::Error;
 
+use crate::base::shown::escape;
 use crate::base::{Class, Classified, Digest, PackageName, ParseDigestError, ParseNameError};
 
 /// First line of an inventory. The number is the version of the format.
@@ -330,10 +331,7 @@ fn parse_digest(line: u64, text: &str) -> Result<Digest, ParseInventoryError> {
 
 /// Returns what was found so that a message can show it: bounded, without control characters.
 fn show(text: &str) -> String {
-    text.chars()
-        .take(SHOWN_CHARACTERS_MAX)
-        .flat_map(char::escape_debug)
-        .collect()
+    escape(text, SHOWN_CHARACTERS_MAX)
 }
 
 /// The lines of a text, of bounded length.

@@ -19,8 +19,8 @@ use crate::base::{Digest, ImageReference, Platform};
 
 /// Media type of the configuration of a Helm chart (Helm 3, "Use OCI-based registries").
 pub(super) const MEDIA_TYPE_HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
-/// What tools write as the platform of things that run nowhere, such as attestations.
-pub(super) const PLATFORM_UNKNOWN: &str = "unknown";
+/// What tools write as the platform of things that run nowhere.
+const PLATFORM_UNKNOWN: &str = "unknown";
 
 /// Follows images to their last layer. Each manifest is read once, however many images share it.
 #[derive(Debug)]
@@ -317,12 +317,7 @@ impl<'a, S: Sink> Closure<'a, S> {
     }
 
     fn note_platform(&mut self, platform: Option<&Platform>) {
-        let known = platform.filter(|platform| {
-            !platform
-                .as_str()
-                .split('/')
-                .any(|part| part == PLATFORM_UNKNOWN)
-        });
+        let known = platform.filter(|platform| !is_nowhere(platform));
         self.platforms.extend(known.cloned());
     }
 
@@ -384,6 +379,12 @@ impl<'a, S: Sink> Closure<'a, S> {
             .read(digest, self.limits.manifest_bytes_max)
             .map_err(UnpackError::Sink)
     }
+}
+
+/// Returns whether a platform is that of something that runs nowhere, such as an attestation.
+pub(super) fn is_nowhere(platform: &Platform) -> bool {
+    let mut parts = platform.as_str().split('/');
+    parts.any(|part| part == PLATFORM_UNKNOWN)
 }
 
 fn parse(

@@ -81,10 +81,8 @@ pub(super) fn finish<S: Sink>(
     let closure = Closure::new(sink, limits, budget, manifest.as_ref());
     let (images, mut found) = referrers::follow_all(roots, closure)?;
     let has_images = !images.is_empty();
-    let declared = manifest.as_ref().and_then(|manifest| manifest.kind);
     let subject = Subject {
         manifest: manifest.as_ref(),
-        declared,
         resources: &resources,
         images: &images,
         blobs: &found.blobs,
@@ -95,7 +93,6 @@ pub(super) fn finish<S: Sink>(
     }
     let sources = Sources {
         manifest: manifest.as_ref(),
-        declared,
         resources: &resources,
         described: &described,
         found: &found,

@@ -29,8 +29,6 @@ pub(super) struct Identity {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sources<'a> {
     pub(super) manifest: Option<&'a Manifest>,
-    /// Its type, where the package says one.
-    pub(super) declared: Option<PackageKind>,
     pub(super) resources: &'a [Value],
     pub(super) described: &'a Described,
     pub(super) found: &'a Found,
@@ -61,7 +59,7 @@ impl Sources<'_> {
     }
 
     fn kind(&self) -> PackageKind {
-        if let Some(kind) = self.declared {
+        if let Some(kind) = self.manifest.and_then(|it| it.kind) {
             return kind;
         }
         if find_plugin(self.resources).is_some() {

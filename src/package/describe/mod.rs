@@ -42,20 +42,18 @@ pub use self::error::Error;
 use self::error::Stopped;
 use self::operator::{Bundle, LABEL_PREFIX, Labels, describe_labels};
 use super::chart_metadata::MEDIA_TYPE_HELM_CHART;
-use super::closure::{MEDIA_TYPE_HELM_CONFIG, PLATFORM_UNKNOWN};
+use super::closure::{MEDIA_TYPE_HELM_CONFIG, is_nowhere};
 use super::identity::{find_image, find_plugin};
 use super::images::Image;
 use super::manifest::Manifest;
 use super::{Limits, Sink, UnpackError};
 use crate::base::oci::{Descriptor, Manifest as OciManifest};
-use crate::base::{Description, Digest, OperatorDescription, PackageKind, Platform};
+use crate::base::{Description, Digest, OperatorDescription, PackageKind};
 
 /// What is known of a package when its main image is looked for.
 #[derive(Debug)]
 pub(super) struct Subject<'a> {
     pub(super) manifest: Option<&'a Manifest>,
-    /// Its type, where the package says one.
-    pub(super) declared: Option<PackageKind>,
     pub(super) resources: &'a [Value],
     pub(super) images: &'a [Image],
     /// Every blob that is there.
@@ -153,7 +151,7 @@ impl<'a, S: Sink> Reader<'a, S> {
                 };
                 described.main = Some(image.clone());
                 let candidate = self.look_at(image)?;
-                if candidate.is_none() && self.subject.declared != Some(PackageKind::Images) {
+                if candidate.is_none() && self.declared() != Some(PackageKind::Images) {
                     return Err(Halt::Content(Error::NotABundle));
                 }
                 candidate
@@ -175,13 +173,15 @@ impl<'a, S: Sink> Reader<'a, S> {
         }
     }
 
+    /// Returns the type of the package, where it says one.
+    fn declared(&self) -> Option<PackageKind> {
+        self.subject.manifest?.kind
+    }
+
     /// Returns the only image that can be the main one of this package. A package that is nothing but images has none.
     fn search(&mut self) -> Outcome<Option<Candidate<'a>>, S> {
         let plugin = find_plugin(self.subject.resources);
-        let declared = self
-            .subject
-            .declared
-            .or(plugin.map(|_| PackageKind::Plugin));
+        let declared = self.declared().or(plugin.map(|_| PackageKind::Plugin));
         let is_more = self.subject.manifest.is_some() || declared.is_some();
         if !is_more || declared == Some(PackageKind::Images) {
             return Ok(None);
@@ -342,12 +342,6 @@ impl Content {
             Some(PackageKind::Images | PackageKind::Supplement) => false,
         }
     }
-}
-
-/// Returns whether an entry of an index stands for something that runs nowhere, such as an attestation.
-fn is_nowhere(platform: &Platform) -> bool {
-    let mut parts = platform.as_str().split('/');
-    parts.any(|part| part == PLATFORM_UNKNOWN)
 }
 
 /// The fields of an image configuration that are looked at.

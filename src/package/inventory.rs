@@ -22,10 +22,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Read as _, Write};
 
-use thiserror::Error;
-
+use super::inventory_error::ParseInventoryError;
 use crate::base::shown::escape;
-use crate::base::{Class, Classified, Digest, PackageName, ParseDigestError, ParseNameError};
+use crate::base::{Digest, PackageName};
 
 /// First line of an inventory. The number is the version of the format.
 const INVENTORY_HEADER: &str = "violetd inventory 1";
@@ -37,7 +36,7 @@ const PACKAGE_WORD: &str = "package";
 const NONE: &str = "-";
 /// The longest line, in bytes, without its end: the longest is that of a package, with a name of 253 bytes, a version of
 /// [`VERSION_BYTES_MAX`], a digest and the words between them.
-const LINE_BYTES_MAX: usize = 2048;
+pub(super) const LINE_BYTES_MAX: usize = 2048;
 /// The longest version, in bytes as written. Chosen: versions have tens of bytes, and the line is for people; what is
 /// requested is told by the digest.
 const VERSION_BYTES_MAX: usize = 1024;
@@ -65,146 +64,6 @@ pub struct Request {
     pub file: Digest,
     /// What it waits for, with sizes in bytes.
     pub missing: BTreeMap<Digest, u64>,
-}
-
-/// Why a text is no inventory, or no request. Lines count from 1.
-#[derive(Debug, Error)]
-pub enum ParseInventoryError {
-    /// The input failed; says nothing about the text.
-    #[error("failed to read line {line}")]
-    Read {
-        /// The line.
-        line: u64,
-        /// What the input says.
-        source: io::Error,
-    },
-    /// The first line is another one.
-    #[error("expected `{expected}` in line 1, found `{found}`")]
-    Header {
-        /// What it must be.
-        expected: &'static str,
-        /// What it is.
-        found: String,
-    },
-    /// The end comes in the middle of a line: an interrupted copy.
-    #[error("expected a line feed at the end of line {line}, found the end of the file")]
-    Cut {
-        /// The line.
-        line: u64,
-    },
-    /// A line that is longer than any can be.
-    #[error("expected at most {LINE_BYTES_MAX} bytes in line {line}")]
-    LineTooLong {
-        /// The line.
-        line: u64,
-    },
-    /// A line that is not text.
-    #[error("expected UTF-8 in line {line}")]
-    NotText {
-        /// The line.
-        line: u64,
-    },
-    /// A line with more or fewer words.
-    #[error("expected `{expected}` in line {line}, found `{found}`")]
-    Shape {
-        /// The line.
-        line: u64,
-        /// What it must look like.
-        expected: &'static str,
-        /// What it is.
-        found: String,
-    },
-    /// A malformed digest.
-    #[error("failed to read `{found}` in line {line} as a digest")]
-    Digest {
-        /// The line.
-        line: u64,
-        /// What there is.
-        found: String,
-        /// What is wrong with it.
-        source: ParseDigestError,
-    },
-    /// A malformed size.
-    #[error("expected a size in bytes in line {line}, found `{found}`")]
-    Size {
-        /// The line.
-        line: u64,
-        /// What there is.
-        found: String,
-    },
-    /// A digest that is not greater than the one before.
-    #[error("expected a digest greater than {last} in line {line}, found {found}")]
-    Order {
-        /// The line.
-        line: u64,
-        /// The digest before.
-        last: Digest,
-        /// This one.
-        found: Digest,
-    },
-    /// More blobs than a list may have.
-    #[error("expected at most {INVENTORY_BLOBS_MAX} blobs, found more in line {line}")]
-    TooMany {
-        /// The line.
-        line: u64,
-    },
-    /// A malformed package name.
-    #[error("failed to read `{found}` in line {line} as the name of a package")]
-    Name {
-        /// The line.
-        line: u64,
-        /// What there is.
-        found: String,
-        /// What is wrong with it.
-        source: ParseNameError,
-    },
-    /// A malformed version.
-    #[error("expected a version in line {line}, found `{found}`")]
-    Version {
-        /// The line.
-        line: u64,
-        /// What there is.
-        found: String,
-    },
-}
-
-impl ParseInventoryError {
-    /// Returns the stable code of the violation.
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Read { .. } => "inventory-read-failed",
-            Self::Header { .. } => "inventory-header",
-            Self::Cut { .. } => "inventory-cut",
-            Self::LineTooLong { .. } => "inventory-line-too-long",
-            Self::NotText { .. } => "inventory-not-text",
-            Self::Shape { .. } => "inventory-shape",
-            Self::Digest { .. } => "inventory-digest",
-            Self::Size { .. } => "inventory-size",
-            Self::Order { .. } => "inventory-order",
-            Self::TooMany { .. } => "inventory-too-many",
-            Self::Name { .. } => "inventory-name",
-            Self::Version { .. } => "inventory-version",
-        }
-    }
-}
-
-impl Classified for ParseInventoryError {
-    fn class(&self) -> Class {
-        match self {
-            Self::Read { .. } => Class::Transient,
-            Self::Header { .. }
-            | Self::Cut { .. }
-            | Self::LineTooLong { .. }
-            | Self::NotText { .. }
-            | Self::Shape { .. }
-            | Self::Digest { .. }
-            | Self::Size { .. }
-            | Self::Order { .. }
-            | Self::TooMany { .. }
-            | Self::Name { .. }
-            | Self::Version { .. } => Class::Rejected,
-        }
-    }
 }
 
 impl Inventory {

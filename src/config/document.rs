@@ -4,7 +4,7 @@
 //! values of the wrong kind are found by comparing with [`Settings::sample`], and lines are remembered, by reading the
 //! file a second time with the parser that the crate uses itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use config::{ConfigError, FileFormat, Source as _, Value, ValueKind};
@@ -48,6 +48,7 @@ impl Document {
         };
         lines.add_table("", table.get_ref());
         document.lines = lines.found;
+        check_sections(table.get_ref()).map_err(|flaw| document.locate(flaw))?;
 
         let settings = document
             .merge(text, env)
@@ -102,7 +103,7 @@ impl Document {
         text: &str,
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Settings, Flaw> {
-        let schema = serde_json::to_value(Settings::sample()).expect("settings are plain data");
+        let schema = sample();
         let whole = |error: ConfigError| Flaw::new("", Problem::Value(error.to_string()));
         let mut builder =
             config::Config::builder().add_source(config::File::from_str(text, FileFormat::Toml));
@@ -119,6 +120,23 @@ impl Document {
         check("", &Value::from(table), &schema, &schema)?;
         merged.try_deserialize().map_err(|error| flaw_of(&error))
     }
+}
+
+/// Finds the first key of the file itself that the sample does not have.
+///
+/// The crate takes such a key for a path: `"target[9999999999]" = 1` would be an element of a list of that length.
+fn check_sections(table: &DeTable<'_>) -> Result<(), Flaw> {
+    let schema = sample();
+    let names: BTreeSet<&str> = table.keys().map(|name| name.get_ref().as_ref()).collect();
+    let mut names = names.into_iter();
+    names
+        .find(|name| schema.get(name).is_none())
+        .map_or(Ok(()), |name| Err(unknown(name, name, &schema, &schema)))
+}
+
+/// Returns every key there is, with a value of its kind.
+fn sample() -> Json {
+    serde_json::to_value(Settings::sample()).expect("settings are plain data")
 }
 
 /// Returns the key that a variable sets, if it is one of ours.

@@ -350,6 +350,20 @@ fn text_errors_name_the_line() {
     insta::assert_snapshot!(shown("[verify]\nsigners = [\"89ABCDEF\"]"), @"violetd.toml:2: `verify.signers[0]`: expected a whole fingerprint, 40 or 64 hex digits, found `89ABCDEF`");
 }
 
+/// Each would be a list of that length if it were taken for a path.
+#[test]
+fn a_quoted_key_is_a_name_and_no_path() {
+    for key in [
+        "target[9999999999999]",
+        "x.y[9999999999999].z",
+        "state_dir.x",
+    ] {
+        let refused = refused(&format!("{MINIMAL}\n[\"{key}\"]\na = 1\n"), &[]);
+        let expected = format!("`{key}`: expected a known key");
+        assert!(refused.contains(&expected), "{refused}");
+    }
+}
+
 #[test]
 fn folders_are_kept_apart() {
     let shown = |text: &str| refused(&format!("{MINIMAL}{text}"), &[]);

@@ -204,10 +204,11 @@ fn add_charts(
         RootName::Known(name) => Some((name.repository().clone(), name.tag().cloned())),
         RootName::Unknown | RootName::Revision => None,
     };
-    let mut known: HashSet<_> = roots.iter().filter_map(place).collect();
+    // Not those that are added: of two different charts of one name none wins, they are refused with the images.
+    let known: HashSet<_> = roots.iter().filter_map(place).collect();
     for loose in charts {
         let root = loose.chart.root(manifest);
-        if place(&root).is_none_or(|place| known.insert(place)) {
+        if place(&root).is_none_or(|place| !known.contains(&place)) {
             roots.push(root);
             images::check_count(roots, limits)?;
         }

@@ -175,6 +175,22 @@ fn a_chart_inside_of_a_package_is_one_of_its_images() {
 }
 
 #[test]
+fn two_different_charts_of_one_name_in_a_package_are_refused_in_whatever_order() {
+    let chart = tgz_of(&chart_files());
+    let other = tgz_of(&chart_files()[..2]);
+    let package = |charts: [&[u8]; 2]| {
+        let [first, second] = charts.map(<[u8]>::to_vec);
+        let files = vec![file("a.tgz", first), file("x/b.tgz", second)];
+        tgz_of(&[light("outer"), files].concat())
+    };
+    assert_eq!(code_of(&package([&chart, &other])), "conflicting-images");
+    assert_eq!(code_of(&package([&other, &chart])), "conflicting-images");
+    // The same one twice is one.
+    let contents = read(&package([&chart, &chart])).unwrap();
+    assert_eq!(contents.images.len(), 1);
+}
+
+#[test]
 fn packages_inside_of_packages_are_found_down_to_the_limit() {
     let innermost = tgz_of(&light("innermost"));
     let inner = tgz_of(&[light("inner"), vec![file("x/innermost.tgz", innermost)]].concat());

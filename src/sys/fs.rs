@@ -5,10 +5,12 @@
 //! Every function says what survives power loss when it returns. A name is durable only after the directory that
 //! holds it was synced; the content only after the file was.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 use tempfile::{NamedTempFile, TempPath};
@@ -96,12 +98,45 @@ impl<T> Context<T> for io::Result<T> {
     }
 }
 
-/// Creates an unfinished file in `dir` that disappears unless it is published.
+#[cfg(test)]
+use super::fault::around as tried;
+
+/// Runs one operation.
+#[cfg(not(test))]
+fn tried<T>(_: &'static str, _: &Path, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    operation()
+}
+
+/// Runs one operation that changes something, and adds the verb and the path to its error.
+///
+/// Tests can make it fail before or after its effect, which [`Context`] alone cannot.
+pub(crate) fn attempt<T>(
+    verb: &'static str,
+    path: &Path,
+    operation: impl FnOnce() -> io::Result<T>,
+) -> Result<T, Error> {
+    tried(verb, path, operation).map_err(|source| Error {
+        verb,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// What the names of unfinished files begin with. Hidden, so that no unfinished package is taken for one; with the name of
+/// the program, so that [`sweep_temps`] takes no file of others.
+const TEMP_PREFIX: &str = ".violetd-";
+/// How many letters and digits follow. As many as the library chooses by itself.
+const TEMP_RANDOM_LEN: usize = 6;
+
+/// Creates an unfinished file in `dir` that disappears unless it is published. SIGKILL leaves it; see [`sweep_temps`].
 pub fn create_temp(dir: &Path, mode: u32) -> Result<NamedTempFile, Error> {
-    tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(mode))
-        .tempfile_in(dir)
-        .context("create a file in", dir)
+    attempt("create a file in", dir, || {
+        tempfile::Builder::new()
+            .prefix(TEMP_PREFIX)
+            .rand_bytes(TEMP_RANDOM_LEN)
+            .permissions(std::fs::Permissions::from_mode(mode))
+            .tempfile_in(dir)
+    })
 }
 
 /// Publishes `temp` at `target`, which it replaces.
@@ -113,7 +148,7 @@ pub fn create_temp(dir: &Path, mode: u32) -> Result<NamedTempFile, Error> {
 /// On success both the content and the directory entry survive power loss: the file is synced before the rename, the
 /// parent directory after it. On error, or on a crash at any point, `target` is either untouched or complete.
 pub fn publish(temp: NamedTempFile, target: &Path) -> Result<(), Error> {
-    temp.as_file().sync_all().context("sync", temp.path())?;
+    attempt("sync", temp.path(), || temp.as_file().sync_all())?;
     publish_synced(temp, target)?;
     sync_dir(parent_of(target))
 }
@@ -125,9 +160,9 @@ pub fn publish(temp: NamedTempFile, target: &Path) -> Result<(), Error> {
 /// The name is durable only after [`sync_dir`] of the parent: for callers that publish many files and sync each
 /// directory once.
 pub fn publish_synced(temp: NamedTempFile, target: &Path) -> Result<(), Error> {
-    temp.persist(target)
-        .map_err(|error| error.error)
-        .context("rename to", target)?;
+    attempt("rename to", target, || {
+        temp.persist(target).map_err(|error| error.error)
+    })?;
     Ok(())
 }
 
@@ -137,26 +172,27 @@ pub fn publish_synced(temp: NamedTempFile, target: &Path) -> Result<(), Error> {
 ///
 /// As [`publish_synced`].
 pub fn publish_closed(temp: TempPath, target: &Path) -> Result<(), Error> {
-    temp.persist(target)
-        .map_err(|error| error.error)
-        .context("rename to", target)
+    attempt("rename to", target, || {
+        temp.persist(target).map_err(|error| error.error)
+    })
 }
 
 /// Writes `bytes` to `path`, replacing what was there. Both survive power loss on success.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
-    let mut temp = create_temp(parent_of(path), mode)?;
-    temp.write_all(bytes).context("write to", temp.path())?;
+    let temp = create_temp(parent_of(path), mode)?;
+    attempt("write to", temp.path(), || temp.as_file().write_all(bytes))?;
     publish(temp, path)
 }
 
 /// Creates the file `path`, which must not exist, to be written at its end only. Its name survives power loss on success.
 pub fn create_append(path: &Path, mode: u32) -> Result<File, Error> {
-    let file = File::options()
-        .create_new(true)
-        .append(true)
-        .mode(mode)
-        .open(path)
-        .context("create", path)?;
+    let file = attempt("create", path, || {
+        File::options()
+            .create_new(true)
+            .append(true)
+            .mode(mode)
+            .open(path)
+    })?;
     sync_dir(parent_of(path))?;
     Ok(file)
 }
@@ -169,7 +205,7 @@ pub fn open_append(path: &Path) -> Result<File, Error> {
         .append(true)
         .open(path)
         .context("open", path)?;
-    file.sync_all().context("sync", path)?;
+    attempt("sync", path, || file.sync_all())?;
     sync_dir(parent_of(path))?;
     Ok(file)
 }
@@ -178,8 +214,8 @@ pub fn open_append(path: &Path) -> Result<File, Error> {
 ///
 /// On error, or on a crash, any number of the bytes from the beginning may be there.
 pub fn append(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    file.write_all(bytes).context("write to", path)?;
-    file.sync_data().context("sync", path)
+    attempt("write to", path, || file.write_all(bytes))?;
+    attempt("sync", path, || file.sync_data())
 }
 
 /// Moves a file, replacing what was at `to`. The new name survives power loss on success.
@@ -187,7 +223,7 @@ pub fn append(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// Between file systems the content is copied, made durable and only then removed at `from`.
 pub fn move_file(from: &Path, to: &Path) -> Result<(), Error> {
     #[expect(clippy::disallowed_methods, reason = "this is the durable wrapper")]
-    let renamed = std::fs::rename(from, to);
+    let renamed = tried("rename", from, || std::fs::rename(from, to));
     match renamed {
         Ok(()) => {
             sync_dir(parent_of(to))?;
@@ -204,8 +240,10 @@ pub fn move_file(from: &Path, to: &Path) -> Result<(), Error> {
                 let source = io::Error::other("expected a file, found something else");
                 return Err(source).context("copy", from);
             }
-            let mut temp = create_temp(parent_of(to), metadata.permissions().mode())?;
-            io::copy(&mut source, temp.as_file_mut()).context("write to", temp.path())?;
+            let temp = create_temp(parent_of(to), metadata.permissions().mode())?;
+            attempt("write to", temp.path(), || {
+                io::copy(&mut source, &mut temp.as_file())
+            })?;
             publish(temp, to)?;
             remove_file(from)
         }
@@ -216,11 +254,21 @@ pub fn move_file(from: &Path, to: &Path) -> Result<(), Error> {
 /// Removes a file. That it was not there is a success. The absence survives power loss.
 pub fn remove_file(path: &Path) -> Result<(), Error> {
     #[expect(clippy::disallowed_methods, reason = "this is the durable wrapper")]
-    let removed = std::fs::remove_file(path);
+    let removed = tried("remove", path, || std::fs::remove_file(path));
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).context("remove", path),
         Ok(()) => sync_dir(parent_of(path)),
+    }
+}
+
+/// Removes a file. That it was not there is a success. Power loss may bring it back.
+pub fn remove_unsynced(path: &Path) -> Result<(), Error> {
+    #[expect(clippy::disallowed_methods, reason = "this is the wrapper")]
+    let removed = tried("remove", path, || std::fs::remove_file(path));
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.context("remove", path),
     }
 }
 
@@ -231,14 +279,63 @@ pub fn empty_dir(dir: &Path) -> Result<(), Error> {
         let path = entry.path();
         let is_dir = entry.file_type().context("inspect", &path)?.is_dir();
         #[expect(clippy::disallowed_methods, reason = "this is the wrapper")]
-        let removed = if is_dir {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
+        let remove = || {
+            if is_dir {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            }
         };
-        removed.context("remove", &path)?;
+        attempt("remove", &path, remove)?;
     }
     sync_dir(dir)
+}
+
+/// Removes `dir` and everything inside it. The absence survives power loss.
+pub fn remove_dir_all(dir: &Path) -> Result<(), Error> {
+    empty_dir(dir)?;
+    std::fs::remove_dir(dir).context("remove", dir)?;
+    sync_dir(parent_of(dir))
+}
+
+/// Removes the files in `dir` that [`create_temp`] has made and that were last written before `before`, and returns how
+/// many. What is below folders in it is left alone, and so is everything else. That `dir` is not there is a success.
+///
+/// Nobody waits for the absence to be durable: what power loss brings back is removed the next time.
+pub fn sweep_temps(dir: &Path, before: SystemTime) -> Result<u64, Error> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.context("read", dir)?,
+    };
+    let mut swept = 0;
+    for entry in entries {
+        let entry = entry.context("read", dir)?;
+        if !is_temp(&entry.file_name()) {
+            continue;
+        }
+        let path = entry.path();
+        let metadata = match entry.metadata() {
+            // Whoever made it has just published or dropped it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata.context("inspect", &path)?,
+        };
+        let is_old = metadata.modified().context("inspect", &path)? < before;
+        if metadata.is_file() && is_old {
+            remove_unsynced(&path)?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Returns whether a file of this name is one that [`create_temp`] has made.
+pub fn is_temp(name: &OsStr) -> bool {
+    let random = name
+        .to_str()
+        .and_then(|name| name.strip_prefix(TEMP_PREFIX));
+    random.is_some_and(|random| {
+        random.len() == TEMP_RANDOM_LEN && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// Creates the directory `path` unless it exists, and makes its entry durable.
@@ -247,7 +344,7 @@ pub fn empty_dir(dir: &Path) -> Result<(), Error> {
 /// syncing.
 pub fn ensure_dir(path: &Path) -> Result<(), Error> {
     #[expect(clippy::disallowed_methods, reason = "this is the durable wrapper")]
-    let created = std::fs::create_dir(path);
+    let created = tried("create directory", path, || std::fs::create_dir(path));
     match created {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if path.is_dir() {
@@ -265,7 +362,7 @@ pub fn ensure_dirs(parent: &Path, names: impl IntoIterator<Item = String>) -> Re
     for name in names {
         let path = parent.join(name);
         #[expect(clippy::disallowed_methods, reason = "this is the durable wrapper")]
-        let created = std::fs::create_dir(&path);
+        let created = tried("create directory", &path, || std::fs::create_dir(&path));
         match created {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             result => result.context("create directory", &path)?,
@@ -290,9 +387,7 @@ pub fn ensure_dir_all(path: &Path) -> Result<(), Error> {
 
 /// Makes the entries of `dir` durable.
 pub fn sync_dir(dir: &Path) -> Result<(), Error> {
-    File::open(dir)
-        .and_then(|handle| handle.sync_all())
-        .context("sync", dir)
+    attempt("sync", dir, || File::open(dir)?.sync_all())
 }
 
 /// Returns the directory that holds `path`; the current one for a bare name.
@@ -387,6 +482,41 @@ mod tests {
         let error = move_file(&pipe, &to.path().join("pipe")).unwrap_err();
         assert_eq!(error.verb, "copy");
         assert!(pipe.symlink_metadata().is_ok());
+    }
+
+    #[test]
+    fn only_our_own_unfinished_files_of_an_earlier_process_are_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, left) = create_temp(dir.path(), 0o600).unwrap().keep().unwrap();
+        let modified = left.metadata().unwrap().modified().unwrap();
+        let others = [
+            ".violetd-a",
+            ".violetd-abcdefg",
+            ".violetd-abc.ef",
+            "violetd-abcdef",
+            ".tmpabcdef",
+        ];
+        for name in others {
+            replace_file(&dir.path().join(name), b"x", 0o600).unwrap();
+        }
+        ensure_dir(&dir.path().join(".violetd-folder")).unwrap();
+        assert_eq!(
+            sweep_temps(dir.path(), modified).unwrap(),
+            0,
+            "it is no older"
+        );
+        let after = modified + std::time::Duration::from_hours(1);
+        assert_eq!(sweep_temps(dir.path(), after).unwrap(), 1);
+        assert!(!left.exists());
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            others.len() + 1
+        );
+        assert_eq!(
+            sweep_temps(&left, after).unwrap(),
+            0,
+            "there is no such folder"
+        );
     }
 
     #[test]

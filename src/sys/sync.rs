@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-use super::fs::{self, Context as _, Error};
+use super::fs::{self, Error};
 
 /// Where more threads stop helping with large files, and cost little with small ones; see the measurement above.
 const THREADS_MAX: usize = 8;
@@ -27,7 +27,9 @@ const THREADS_MAX: usize = 8;
 ///
 /// For an error to be seen, each must be the descriptor through which the file was written.
 pub fn sync_data(files: &[(&File, &Path)]) -> Result<(), Error> {
-    in_parallel(files, |(file, path)| file.sync_data().context("sync", path))
+    in_parallel(files, |(file, path)| {
+        fs::attempt("sync", path, || file.sync_data())
+    })
 }
 
 /// Files that are being made durable on other threads, while their owner goes on writing more.
@@ -98,6 +100,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::super::fault::Faults;
+    use super::super::fs::Context as _;
     use super::*;
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
 use super::writer::Written;
-use super::{Blob, Error, Store, Writer, open_file, read_file, shard_of};
+use super::{Blob, Error, Lease, Store, Writer, open_file, read_file, shard_of};
 use crate::base::Digest;
 use crate::sys::fs;
 use crate::sys::sync::{self, Syncing};
@@ -29,6 +29,8 @@ const BLOB_MODE: u32 = 0o444;
 #[derive(Debug)]
 pub struct Batch {
     store: Store,
+    /// On everything that the batch relies on, and on what it will commit.
+    lease: Lease,
     staged: BTreeMap<Digest, Entry>,
     /// Staged files that are not synced yet, through the descriptor that wrote them.
     open_files: BTreeMap<Digest, File>,
@@ -70,8 +72,9 @@ pub struct Committed {
 }
 
 impl Batch {
-    pub(super) const fn new(store: Store) -> Self {
+    pub(super) fn new(store: Store) -> Self {
         Self {
+            lease: store.lease(),
             store,
             staged: BTreeMap::new(),
             open_files: BTreeMap::new(),
@@ -86,6 +89,7 @@ impl Batch {
     /// not written. Without `expected` any content is accepted.
     pub fn writer(&self, expected: Option<Digest>, limit_bytes: u64) -> Result<Writer, Error> {
         self.store.check_writable()?;
+        self.lease.renew();
         let is_known = match &expected {
             Some(digest) => {
                 self.staged.contains_key(digest) || self.store.find(digest)? == Some(limit_bytes)
@@ -117,6 +121,8 @@ impl Batch {
         if self.staged.contains_key(&digest) {
             return Ok(staged(false));
         }
+        // Before looking: what is found then stays until the commit.
+        self.lease.add(digest);
         if self.store.find(&digest)? == Some(size_bytes) {
             let temp = None;
             self.staged.insert(digest, Entry { size_bytes, temp });
@@ -142,6 +148,13 @@ impl Batch {
         }
     }
 
+    /// Returns the size of a blob in bytes, if it is staged or stored, and keeps it from being removed until the lease that
+    /// the commit returns is dropped.
+    pub fn hold(&mut self, digest: &Digest) -> Result<Option<u64>, Error> {
+        self.lease.add(*digest);
+        self.find(digest)
+    }
+
     /// Reads a small blob of at most `limit_bytes` bytes, staged or stored, and checks its digest.
     pub fn read(&self, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, Error> {
         match self.staged_path(digest) {
@@ -164,11 +177,12 @@ impl Batch {
         self.open_files.retain(|digest, _| keep(digest));
     }
 
-    /// Makes all staged blobs durable, then visible.
+    /// Makes all staged blobs durable, then visible. Returns what it did, and the lease on them: it is to be dropped once
+    /// something says that they are wanted.
     ///
     /// On success all of them survive power loss, and so does everything else that this batch may have seen in the
     /// store.
-    pub fn commit(mut self) -> Result<Committed, Error> {
+    pub fn commit(mut self) -> Result<(Committed, Lease), Error> {
         self.store.check_writable()?;
         self.sync_staged()?;
         let mut committed = Committed::default();
@@ -195,7 +209,9 @@ impl Batch {
             .collect();
         sync::sync_dirs(&shards)?;
         unsynced.clear();
-        Ok(committed)
+        drop(unsynced);
+        self.lease.renew();
+        Ok((committed, self.lease))
     }
 
     /// Makes the content of all staged files durable and closes them.

@@ -52,6 +52,9 @@
 
 mod batch;
 mod format;
+mod lease;
+mod suspects;
+mod sweep;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -68,6 +71,9 @@ use crate::sys::disk::{self, Space};
 use crate::sys::fs::{self, Context as _};
 
 pub use self::batch::{Batch, Committed, Staged};
+pub use self::lease::Lease;
+use self::lease::Leases;
+use self::suspects::Suspects;
 pub use self::writer::Writer;
 
 const BLOBS: &str = "blobs";
@@ -85,6 +91,10 @@ struct Inner {
     access: Access,
     /// Shards that hold renamed blobs whose names may not be durable yet. Held during the renames of a commit.
     unsynced: Mutex<BTreeSet<u8>>,
+    /// Blobs that somebody is about to want. Held while a blob is removed.
+    leases: Mutex<Leases>,
+    /// Blobs that somebody found damaged or missing.
+    suspects: Suspects,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +110,22 @@ pub struct Blob {
     pub file: File,
     /// Size of the content, in bytes.
     pub size_bytes: u64,
+}
+
+/// What became of a blob that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// It was removed.
+    Gone {
+        /// Size of its content, in bytes.
+        size_bytes: u64,
+    },
+    /// It was not there.
+    Absent,
+    /// It stays: somebody is about to want it.
+    Leased,
+    /// It stays: the caller's last look says that it is wanted.
+    Wanted,
 }
 
 /// What can go wrong in this module.
@@ -260,6 +286,8 @@ impl Store {
             root: root.to_owned(),
             access,
             unsynced: Mutex::new((0..=u8::MAX).collect()),
+            leases: Mutex::default(),
+            suspects: Suspects::default(),
         }))
     }
 
@@ -276,6 +304,11 @@ impl Store {
     /// commit.
     pub fn begin(&self) -> Batch {
         Batch::new(self.clone())
+    }
+
+    /// Returns a lease on no blob yet: those that are added to it are not removed while it is fresh.
+    pub fn lease(&self) -> Lease {
+        Lease::new(self.clone())
     }
 
     /// Returns the size of a blob in bytes, if it is stored.
@@ -334,6 +367,22 @@ impl Store {
         Ok(blobs)
     }
 
+    /// Lists the blobs whose digests begin with the byte `shard`, ordered by digest. Nothing but names is read: a million
+    /// blobs are a million `stat` calls otherwise. A file that is no blob is left out.
+    pub fn list_names(&self, shard: u8) -> Result<Vec<Digest>, Error> {
+        let dir = self.shard_path(shard);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&dir).context("read", &dir)? {
+            let entry = entry.context("read", &dir)?;
+            let name = entry.file_name();
+            let digest = name.to_str().and_then(|name| Digest::from_hex(name).ok());
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            names.extend(digest.filter(|digest| is_file && shard_of(digest) == shard));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Moves a corrupt blob out of the way, so that the content can be stored again. Returns where it is now.
     ///
     /// That it is gone survives power loss.
@@ -363,6 +412,29 @@ impl Store {
         }
     }
 
+    /// Removes a blob unless it is leased or `is_wanted` says that it must stay. Nobody can lease it in between.
+    ///
+    /// That it is gone may be undone by power loss: it is then there again, whole and wanted by nobody.
+    pub fn remove<E: From<Error>>(
+        &self,
+        digest: &Digest,
+        is_wanted: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<Removed, E> {
+        self.check_writable()?;
+        let leases = self.leases();
+        if leases.holds(digest) {
+            return Ok(Removed::Leased);
+        }
+        if is_wanted()? {
+            return Ok(Removed::Wanted);
+        }
+        let Some(size_bytes) = self.find(digest)? else {
+            return Ok(Removed::Absent);
+        };
+        fs::remove_unsynced(&self.blob_path(digest)).map_err(Error::from)?;
+        Ok(Removed::Gone { size_bytes })
+    }
+
     /// Returns the space on the file system that holds the blobs.
     pub fn space(&self) -> Result<Space, Error> {
         Ok(disk::space(&self.0.root)?)
@@ -380,6 +452,10 @@ impl Store {
             .unsynced
             .lock()
             .expect("no holder of this lock panics")
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        self.0.leases.lock().expect("no holder of this lock panics")
     }
 
     fn ingest_path(&self) -> PathBuf {

@@ -107,7 +107,7 @@ impl Model {
                 expected.known_bytes += size_bytes;
             }
         }
-        assert_eq!(batch.commit().unwrap(), expected);
+        assert_eq!(batch.commit().unwrap().0, expected);
     }
 
     fn check(&self, root: &Path, store: &Store, batch: &Batch) {

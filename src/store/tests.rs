@@ -24,7 +24,7 @@ pub(super) fn store_all(store: &Store, contents: &[&[u8]]) -> Result<Committed, 
     for content in contents {
         stage(&mut batch, content)?;
     }
-    batch.commit()
+    Ok(batch.commit()?.0)
 }
 
 pub(super) fn staged_files(root: &Path) -> usize {
@@ -52,7 +52,7 @@ fn commit_makes_all_blobs_visible_at_once_and_read_only() {
     assert_eq!(batch.find(&staged.digest).unwrap(), Some(3));
     assert_eq!(batch.read(&staged.digest, 3).unwrap(), b"abc");
     assert_eq!(
-        batch.commit().unwrap(),
+        batch.commit().unwrap().0,
         Committed {
             new_blobs: 2,
             new_bytes: 3,
@@ -87,7 +87,7 @@ fn commit_is_idempotent_and_does_not_write_known_blobs() {
     assert_eq!(staged_files(root.path()), 0);
 
     assert_eq!(
-        batch.commit().unwrap(),
+        batch.commit().unwrap().0,
         Committed {
             new_blobs: 0,
             new_bytes: 0,
@@ -165,7 +165,7 @@ fn retain_forgets_what_nothing_needs() {
     batch.retain(|digest| *digest == kept);
     assert_eq!(batch.find(&gone).unwrap(), None);
     assert_eq!(staged_files(root.path()), 1);
-    assert_eq!(batch.commit().unwrap().new_blobs, 1);
+    assert_eq!(batch.commit().unwrap().0.new_blobs, 1);
     assert_eq!(listed(&store), [(kept, 3)]);
 }
 
@@ -191,7 +191,7 @@ fn a_batch_of_more_blobs_than_may_be_open_is_committed_whole() {
         stage(&mut batch, content).unwrap();
         assert!(open_descriptors_below(&store.ingest_path()) < 128);
     }
-    assert_eq!(batch.commit().unwrap().new_blobs, 300);
+    assert_eq!(batch.commit().unwrap().0.new_blobs, 300);
     assert_eq!(listed(&store).len(), 300);
 }
 
@@ -212,7 +212,7 @@ fn another_thread_may_fill_a_writer_while_the_batch_is_used() {
     stage(&mut batch, b"def").unwrap();
     let writer = filled.join().unwrap().unwrap();
     assert_eq!(batch.stage(writer).unwrap().digest, Digest::of(b"abc"));
-    assert_eq!(batch.commit().unwrap().new_blobs, 2);
+    assert_eq!(batch.commit().unwrap().0.new_blobs, 2);
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn batches_on_many_threads_that_bring_the_same_blobs_all_succeed() {
                 for content in contents.iter().cycle().skip(first * 10).take(40) {
                     stage(&mut batch, content).unwrap();
                 }
-                let committed = batch.commit().unwrap();
+                let committed = batch.commit().unwrap().0;
                 assert_eq!(committed.new_blobs + committed.known_blobs, 40);
             });
         }

@@ -6,7 +6,7 @@ use tempfile::NamedTempFile;
 
 use super::Error;
 use crate::base::{Digest, Hasher};
-use crate::sys::fs::Context as _;
+use crate::sys::fs;
 
 /// An unfinished blob, made by [`Batch::writer`](super::Batch::writer) and finished by
 /// [`Batch::stage`](super::Batch::stage).
@@ -45,6 +45,11 @@ impl Writer {
         }
     }
 
+    /// Returns whether the content is there already, so that nothing is written.
+    pub const fn is_known(&self) -> bool {
+        self.temp.is_none()
+    }
+
     /// Appends `bytes`. Nothing is buffered: give chunks of some ten KiB or more.
     ///
     /// What exceeds the limit is refused before any of `bytes` is written.
@@ -55,10 +60,10 @@ impl Writer {
                 limit_bytes: self.limit_bytes,
             });
         }
-        if let Some(temp) = &mut self.temp {
+        if let Some(temp) = &self.temp {
             // Not through `temp` itself, whose errors name the path a second time.
-            let written = temp.as_file_mut().write_all(bytes);
-            written.context("write to", temp.path())?;
+            let mut file = temp.as_file();
+            fs::attempt("write to", temp.path(), || file.write_all(bytes))?;
         }
         self.hasher.update(bytes);
         self.size_bytes = size_bytes;

@@ -7,6 +7,9 @@
 //! | 1 | version of the rows of this column |
 //! | the rest | the record as JSON |
 //!
+//! Rows of `content` hold, instead of JSON, 40 bytes for each entry: the digest and the size in bytes, big-endian, ordered by
+//! digest. There may be a million entries, and collection reads all of them.
+//!
 //! A field may be added within a version if it has a default; anything else is a new version, with a reader for each
 //! older one here.
 
@@ -15,6 +18,11 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use super::column::Column;
+use super::record::Content;
+use crate::base::Digest;
+
+/// Bytes of one entry of a row of `content`.
+const ENTRY_BYTES: usize = 32 + 8;
 
 /// Encodes `record` as a row of `column`.
 ///
@@ -45,6 +53,51 @@ pub(super) fn decode<T: DeserializeOwned>(
     key: &[u8],
     row: &[u8],
 ) -> Result<T, Error> {
+    let body = body_of(column, key, row)?;
+    serde_json::from_slice(body).map_err(|source| Error::Decode {
+        column: column.name(),
+        key: printable(key),
+        source,
+    })
+}
+
+/// Encodes a row of `content`.
+pub(super) fn encode_content(content: &Content) -> Vec<u8> {
+    let entries = content.entries();
+    let mut row = Vec::with_capacity(1 + entries.len() * ENTRY_BYTES);
+    row.push(Column::Content.version());
+    for (digest, size_bytes) in entries {
+        row.extend_from_slice(digest.as_bytes());
+        row.extend_from_slice(&size_bytes.to_be_bytes());
+    }
+    row
+}
+
+/// Decodes a row of `content` that is stored under `key`.
+pub(super) fn decode_content(key: &[u8], row: &[u8]) -> Result<Content, Error> {
+    let body = body_of(Column::Content, key, row)?;
+    let (entries, rest) = body.as_chunks::<ENTRY_BYTES>();
+    let entries: Vec<(Digest, u64)> = entries
+        .iter()
+        .map(|entry| {
+            let (digest, size_bytes) = entry.split_at(32);
+            let digest = digest.try_into().expect("split there");
+            let size_bytes = size_bytes.try_into().expect("split there");
+            (Digest::from_bytes(digest), u64::from_be_bytes(size_bytes))
+        })
+        .collect();
+    let is_ordered = entries.is_sorted_by(|(a, _), (b, _)| a < b);
+    if !rest.is_empty() || !is_ordered {
+        return Err(Error::Garbled {
+            column: Column::Content.name(),
+            key: printable(key),
+        });
+    }
+    Ok(entries.into_iter().collect())
+}
+
+/// Returns a row without its version, if it is one that this program reads.
+fn body_of<'r>(column: Column, key: &[u8], row: &'r [u8]) -> Result<&'r [u8], Error> {
     let (version, body) = row.split_first().ok_or_else(|| Error::Empty {
         column: column.name(),
         key: printable(key),
@@ -56,14 +109,10 @@ pub(super) fn decode<T: DeserializeOwned>(
             found: *version,
         });
     }
-    serde_json::from_slice(body).map_err(|source| Error::Decode {
-        column: column.name(),
-        key: printable(key),
-        source,
-    })
+    Ok(body)
 }
 
-fn printable(key: &[u8]) -> String {
+pub(super) fn printable(key: &[u8]) -> String {
     key.escape_ascii().to_string()
 }
 

@@ -9,7 +9,7 @@ use crate::base::{Digest, Repository, Tag, TargetName};
 
 /// One table of the catalog. Every row is encoded as [`super::codec`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Column {
+pub enum Column {
     /// Packages that are ready. Key: the 32 bytes of the digest of the file. Row: `PackageRecord`.
     Package,
     /// Files in drop folders. Key: the path. Row: `IngestRecord`.
@@ -20,38 +20,67 @@ pub(super) enum Column {
     Target,
     /// The latest runs of each target. Key: target, NUL, number of the run as eight bytes. Row: `RunRecord`.
     Run,
+    /// What each ready package keeps in the store. Key: that of the package. Row: `Content`, in a form of its own.
+    Content,
+    /// Blobs that no package keeps. Key: the 32 bytes of the digest. Row: `CondemnedRecord`.
+    Condemned,
+    /// Packages that retention leaves alone. Key: that of the package. Row: `PinRecord`.
+    Pin,
+    /// Work that is due by a schedule and belongs to no target. Key: the name of the job. Row: `JobRecord`.
+    Job,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Package,
         Self::Ingest,
         Self::Placement,
         Self::Target,
         Self::Run,
+        Self::Content,
+        Self::Condemned,
+        Self::Pin,
+        Self::Job,
     ];
 
     /// Returns the name on disk. Never changed, only retired.
-    pub(super) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Package => "package",
             Self::Ingest => "ingest",
             Self::Placement => "placement",
             Self::Target => "target",
             Self::Run => "run",
+            Self::Content => "content",
+            Self::Condemned => "condemned",
+            Self::Pin => "pin",
+            Self::Job => "job",
         }
     }
 
     /// Returns the version of the rows that this program writes, and the newest that it reads.
     pub(super) const fn version(self) -> u8 {
         match self {
-            Self::Package | Self::Ingest | Self::Placement | Self::Target | Self::Run => 1,
+            Self::Package
+            | Self::Ingest
+            | Self::Placement
+            | Self::Target
+            | Self::Run
+            | Self::Content
+            | Self::Condemned
+            | Self::Pin
+            | Self::Job => 1,
         }
     }
 }
 
 pub(super) const fn package_key(digest: &Digest) -> &[u8] {
     digest.as_bytes()
+}
+
+/// Returns the digest in the key of a package, its content, its pin or a blob, if it is one.
+pub(super) fn digest_of_key(key: &[u8]) -> Option<Digest> {
+    Some(Digest::from_bytes(key.try_into().ok()?))
 }
 
 pub(super) fn target_key(target: &TargetName) -> &[u8] {
@@ -99,7 +128,17 @@ mod tests {
         assert_eq!(run_key(&target, 258), b"a-b\0\0\0\0\0\0\0\x01\x02");
         assert_eq!(
             Column::ALL.map(Column::name),
-            ["package", "ingest", "placement", "target", "run"]
+            [
+                "package",
+                "ingest",
+                "placement",
+                "target",
+                "run",
+                "content",
+                "condemned",
+                "pin",
+                "job"
+            ]
         );
     }
 

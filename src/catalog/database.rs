@@ -17,7 +17,7 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
+    DBRecoveryMode, Env, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
     WriteOptions,
 };
 
@@ -41,13 +41,20 @@ const INFO_LOG_FILES: usize = 3;
 const INFO_LOG_BYTES: usize = 1 << 20;
 
 /// The file by which RocksDB finds everything else.
-const CURRENT: &str = "CURRENT";
+pub(super) const CURRENT: &str = "CURRENT";
 /// The column that every RocksDB database has. Not used.
 const DEFAULT_COLUMN: &str = "default";
 
+/// What is tried, in errors.
+const READ: &str = "read from";
+const WRITE: &str = "write to";
+
 /// An open database.
 #[derive(Debug)]
-pub(super) struct Database(DB);
+pub(super) struct Database {
+    database: DB,
+    access: Access,
+}
 
 /// Changes that are applied together.
 #[derive(Default)]
@@ -63,7 +70,7 @@ struct Change {
 /// A key and its row.
 pub(super) type Row = (Box<[u8]>, Box<[u8]>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     Read,
     Write,
@@ -77,6 +84,15 @@ pub(super) enum Start {
 }
 
 impl Changes {
+    /// Returns how many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn put(&mut self, column: Column, key: impl Into<Vec<u8>>, row: Vec<u8>) {
         let key = key.into();
         let row = Some(row);
@@ -97,9 +113,14 @@ impl Database {
         if is_there(dir)? {
             check_columns(dir, Access::Write)?;
         }
-        DB::open_cf_descriptors(&options(), dir, descriptors())
-            .map(Self)
-            .map_err(|error| open_error(dir, Access::Write, error))
+        let database = attempt("open", dir, || {
+            DB::open_cf_descriptors(&options(), dir, descriptors())
+                .map_err(|error| open_error(dir, Access::Write, error))
+        })?;
+        Ok(Self {
+            database,
+            access: Access::Write,
+        })
     }
 
     /// Opens the database in `dir` for reading, as it is at this moment.
@@ -111,15 +132,49 @@ impl Database {
             });
         }
         check_columns(dir, Access::Read)?;
-        DB::open_cf_descriptors_read_only(&options(), dir, descriptors(), false)
-            .map(Self)
-            .map_err(|error| open_error(dir, Access::Read, error))
+        let database = DB::open_cf_descriptors_read_only(&options(), dir, descriptors(), false)
+            .map_err(|error| open_error(dir, Access::Read, error))?;
+        Ok(Self {
+            database,
+            access: Access::Read,
+        })
+    }
+
+    /// Makes a database in memory, filled by `fill`, to be read like the one that should be in `dir`. Nothing is written to
+    /// disk.
+    pub(super) fn in_memory(
+        dir: &Path,
+        fill: impl FnOnce(&Self) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let failed = |error| open_error(dir, Access::Read, error);
+        let mut options = options();
+        options.set_env(&Env::mem_env().map_err(failed)?);
+        // The library makes the directory of every database on the real disk: one that is there stays as it is.
+        let there = dir.parent().unwrap_or(dir);
+        let database = DB::open_cf_descriptors(&options, there, descriptors()).map_err(failed)?;
+        let mut filled = Self {
+            database,
+            access: Access::Write,
+        };
+        fill(&filled)?;
+        filled.access = Access::Read;
+        Ok(filled)
+    }
+
+    /// Returns an error where this was opened for reading.
+    pub(super) const fn check_writable(&self) -> Result<(), Error> {
+        match self.access {
+            Access::Read => Err(Error::ReadOnly),
+            Access::Write => Ok(()),
+        }
     }
 
     pub(super) fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.0
-            .get_cf(self.handle(column), key)
-            .map_err(|error| classified("read from", error))
+        attempt(READ, self.database.path(), || {
+            self.database
+                .get_cf(self.handle(column), key)
+                .map_err(|error| classified(READ, error))
+        })
     }
 
     /// Returns the rows of `column` whose keys start with `prefix`, in the order of keys or against it.
@@ -135,13 +190,18 @@ impl Database {
             Start::First => IteratorMode::Start,
             Start::Last => IteratorMode::End,
         };
-        self.0
+        let rows = self
+            .database
             .iterator_cf_opt(self.handle(column), options, mode)
-            .map(|row| row.map_err(|error| classified("read from", error)))
+            .map(|row| row.map_err(|error| classified(READ, error)));
+        // Nothing, but in tests.
+        let failure = attempt(READ, self.database.path(), || Ok(())).err();
+        failure.into_iter().map(Err).chain(rows)
     }
 
     /// Applies all changes or none. They survive power loss when this returns.
     pub(super) fn write(&self, changes: Changes) -> Result<(), Error> {
+        self.check_writable()?;
         let mut batch = WriteBatch::default();
         for Change { column, key, row } in changes.0 {
             let handle = self.handle(column);
@@ -152,16 +212,27 @@ impl Database {
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.0
-            .write_opt(batch, &options)
-            .map_err(|error| classified("write to", error))
+        attempt(WRITE, self.database.path(), || {
+            self.database
+                .write_opt(batch, &options)
+                .map_err(|error| classified(WRITE, error))
+        })
     }
 
     fn handle(&self, column: Column) -> &ColumnFamily {
-        self.0
+        self.database
             .cf_handle(column.name())
             .expect("a database opens with all columns or not at all")
     }
+}
+
+/// Runs one operation of the database. Tests can make it fail before or after its effect, like one of the file system.
+fn attempt<T>(
+    verb: &'static str,
+    dir: &Path,
+    operation: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    fs::attempt(verb, dir, || Ok(operation()))?
 }
 
 fn options() -> Options {
@@ -323,6 +394,24 @@ pub(super) mod tests {
     pub(in crate::catalog) fn create_column(dir: &Path, name: &str) {
         let mut database = DB::open_cf_descriptors(&options(), dir, descriptors()).unwrap();
         database.create_cf(name, &Options::default()).unwrap();
+    }
+
+    /// Makes a database as the version before record files did: five columns, each row as it is.
+    pub(in crate::catalog) fn create_released(dir: &Path, rows: &[(&str, Vec<u8>, Vec<u8>)]) {
+        fs::ensure_dir_all(dir).unwrap();
+        let columns = [
+            "package",
+            "ingest",
+            "placement",
+            "target",
+            "run",
+            DEFAULT_COLUMN,
+        ];
+        let database = DB::open_cf(&options(), dir, columns).unwrap();
+        for (column, key, row) in rows {
+            let column = database.cf_handle(column).unwrap();
+            database.put_cf(column, key, row).unwrap();
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::tests::{at, digest, hex, ingest, package, placement, run, target_record};
+use super::tests::{at, digest, hex, ingest, package, pin, placement, run, target_record};
 use super::*;
 use crate::base::{ChartDescription, Description, OperatorDescription};
 
@@ -167,6 +167,7 @@ fn golden_ingests() {
             IngestState::Waiting {
                 missing: vec![digest(1)],
                 sizes_bytes: Vec::new(),
+                present: Vec::new(),
             },
             format!(r#"{{"name":"waiting","missing":["sha256:{one}"]}}"#),
         ),
@@ -194,9 +195,22 @@ fn golden_ingests_with_nested_packages_and_sizes() {
             IngestState::Waiting {
                 missing: vec![digest(1)],
                 sizes_bytes: vec![u64::MAX],
+                present: Vec::new(),
             },
             format!(
                 r#"{{"name":"waiting","missing":["sha256:{one}"],"sizes_bytes":[18446744073709551615]}}"#
+            ),
+        ),
+        (
+            IngestState::Waiting {
+                missing: vec![digest(1)],
+                sizes_bytes: vec![7],
+                present: vec![digest(2), digest(3)],
+            },
+            format!(
+                r#"{{"name":"waiting","missing":["sha256:{one}"],"sizes_bytes":[7],"present":["sha256:{}","sha256:{}"]}}"#,
+                hex(2),
+                hex(3)
             ),
         ),
     ] {
@@ -243,4 +257,55 @@ fn golden_run_and_target() {
     ] {
         assert_eq!(serde_json::to_value(outcome).unwrap(), name);
     }
+}
+
+#[test]
+fn golden_content() {
+    let content: Content = [(digest(2), 258), (digest(1), u64::MAX), (digest(2), 258)]
+        .into_iter()
+        .collect();
+    let row = [
+        [1].as_slice(),
+        &[1; 32],
+        &[255; 8],
+        &[2; 32],
+        &[0, 0, 0, 0, 0, 0, 1, 2],
+    ]
+    .concat();
+    assert_eq!(codec::encode_content(&content), row);
+    assert_eq!(codec::decode_content(b"k", &row).unwrap(), content);
+    assert_eq!(codec::encode_content(&Content::default()), [1]);
+    // Not whole, and not in order.
+    let unsorted = [[1].as_slice(), &row[41..], &row[1..41]].concat();
+    for garbled in [&row[..row.len() - 1], &unsorted] {
+        let error = codec::decode_content(b"k", garbled).unwrap_err();
+        assert!(matches!(error, Error::Garbled { .. }), "{error}");
+        assert_eq!(error.class(), Class::Corrupt);
+    }
+}
+
+#[test]
+fn golden_care() {
+    let condemned = CondemnedRecord { since: at(1) };
+    assert_golden(
+        Column::Condemned,
+        &condemned,
+        r#"{"since":"2026-01-01T00:00:01.001000001Z"}"#,
+    );
+    let body = [
+        format!(r#"{{"package":"sha256:{}","#, hex(1)),
+        r#""pinned_at":"2026-01-01T00:00:02.001000001Z","reason":"audit"}"#.to_owned(),
+    ];
+    assert_golden(Column::Pin, &pin(1), &body.concat());
+    let job = JobRecord {
+        name: "scrub".to_owned(),
+        last_scheduled_at: Some(at(3)),
+        finished_at: None,
+        state: json!({"next": 7}),
+    };
+    assert_golden(
+        Column::Job,
+        &job,
+        r#"{"name":"scrub","last_scheduled_at":"2026-01-01T00:00:03.001000001Z","state":{"next":7}}"#,
+    );
 }

@@ -1,16 +1,17 @@
 //! The index: which packages are ready, how far dropped files have come, what targets were given and when.
 //!
-//! Start from [`Catalog::open`]; what it remembers is in the record types. Everything in it can be rebuilt from the
-//! store and the packages, apart from the history of runs and the placements. It does not know the store: whoever
-//! commits a package has committed its blobs before.
+//! Start from [`Catalog::open`]; what it remembers is in the record types. It does not know the store: whoever commits a
+//! package has committed its blobs before.
 //!
-//! Calls are synchronous and mostly take well under a millisecond (0.1 ms for a synced write on an idle disk, measured
-//! on 2026-11-20).
+//! Calls are synchronous. Those that read take well under a millisecond, and those that list packages a few; a synced write
+//! takes 0.1 ms on an idle disk (measured on 2026-11-20), a package some ms more for its record file.
 //!
 //! # Layout
 //!
-//! A RocksDB database in a directory of its own, with one column per kind of record; columns, keys and rows are described
-//! where they are defined, in `column.rs` and `codec.rs`.
+//! A RocksDB database in a directory of its own, with one column per kind of record (`column.rs`, `codec.rs`), and a folder
+//! with one record file for each package (`kept.rs`). The record files are the truth about which packages are there, what
+//! each keeps in the store, and which are pinned; the database is made anew from them when it is lost. All of it is
+//! described byte by byte in `docs/formats/state.md`.
 //!
 //! # Concurrency
 //!
@@ -20,37 +21,68 @@
 //! # Durability
 //!
 //! Each call that changes something is one write batch, which is applied whole or not at all and survives power loss
-//! when the call returns.
+//! when the call returns. What concerns packages is written to their record files before: a crash in between is
+//! completed by the next opening (`reconcile.rs`).
 //!
 //! # Failure
 //!
 //! On a full disk every write fails with class `full`; reads go on. Some seconds after there is space again writes succeed
-//! without anybody doing anything (five were seen on 2026-11-20). A damaged directory is never started over: see
-//! [`Error::Corrupt`].
+//! without anybody doing anything (five were seen on 2026-11-20).
+//!
+//! A database that is missing or damaged is made anew when it is opened for writing, with a warning, and the damaged one
+//! goes to `quarantine/` (`rebuild.rs`); one that is opened for reading is replaced in memory by what the record files
+//! say. Only where there never was a folder of record files it is refused, see [`Error::Corrupt`]: there is nothing to
+//! make it from. What a newer program has written is always refused, and never replaced.
+//!
+//! A package whose record file was written and whose rows were not, because the disk was full, is not ready; what it keeps
+//! counts as kept, because a restart makes it ready.
 
 mod codec;
 mod column;
 mod database;
+mod error;
+mod index;
+mod kept;
+mod packages;
+mod rebuild;
+mod reconcile;
 mod record;
+mod rows;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 
-use self::column::Column;
 use self::database::{Changes, Database, Start};
-use crate::base::{Class, Classified, Digest, Repository, Tag, TargetName};
-use crate::sys::fs;
+use self::index::Index;
+use self::kept::Kept;
+use crate::base::{Chain, Class, Classified as _, Digest, Repository, Tag, TargetName};
 
+pub use self::column::Column;
+pub use self::error::Error;
+pub use self::kept::KeptRecord;
+pub use self::rebuild::Rebuilt;
+pub use self::reconcile::Reconciled;
 pub use self::record::{
-    Cosigner, ImageRecord, IngestRecord, IngestState, PackageRecord, Placement, Problem,
-    Provenance, RunCounts, RunOutcome, RunRecord, TargetRecord,
+    CondemnedRecord, Content, Cosigner, ImageRecord, IngestRecord, IngestState, JobRecord,
+    NewPackage, PackageRecord, PackageSummary, PinRecord, Placement, Problem, Provenance,
+    RunCounts, RunOutcome, RunRecord, TargetRecord,
 };
+pub use self::rows::{Row, Rows, read_record};
 
-/// Folder of the catalog below the state directory.
-pub const DIR: &str = "catalog";
+/// Where a catalog has what it says from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The database.
+    Database,
+    /// The record files of the packages, because the database is missing or damaged: only packages and pins are known.
+    Records,
+}
+
+/// Folder of the database below the state directory.
+const DATABASE: &str = "catalog";
+
 /// How many runs are kept of each target: a hundred hourly runs are four days. Chosen, not measured.
 pub const RUNS_KEPT: u64 = 100;
 
@@ -61,185 +93,155 @@ pub struct Catalog(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     database: Database,
+    kept: Kept,
+    source: Source,
+    /// Held while the record files and the rows of packages change, so that they change in the same order.
+    changing: Mutex<()>,
+    index: Mutex<Index>,
     /// Held while the number of a new run is chosen and used.
     numbering: Mutex<()>,
-}
-
-/// What can go wrong in this module.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// Another process, or this one, has it open for writing.
-    #[error("expected to be the only user of the catalog in `{}`, found it in use", dir.display())]
-    Held {
-        /// Directory of the catalog.
-        dir: PathBuf,
-    },
-    /// There is nothing to open.
-    #[error("expected a catalog in `{}`, found none", dir.display())]
-    NoCatalog {
-        /// Directory of the catalog.
-        dir: PathBuf,
-    },
-    /// The database is damaged.
-    #[error("failed to {verb} the catalog, which is damaged: {message}")]
-    Corrupt {
-        /// What was tried.
-        verb: &'static str,
-        /// The database's own description.
-        message: String,
-    },
-    /// The database has a column that this program does not know.
-    #[error("expected a catalog without unknown columns, found `{name}`")]
-    UnknownColumn {
-        /// Name of the column.
-        name: String,
-    },
-    /// A row was written by a newer version.
-    #[error("expected rows of version {known} in column `{column}`, found version {found}")]
-    Format {
-        /// Name of the column.
-        column: &'static str,
-        /// The newest version that this program knows.
-        known: u8,
-        /// The version of the row.
-        found: u8,
-    },
-    /// A row has no content.
-    #[error("expected a record in the row `{key}` of column `{column}`, found nothing")]
-    Empty {
-        /// Name of the column.
-        column: &'static str,
-        /// Key of the row, escaped.
-        key: String,
-    },
-    /// The content of a row is no such record.
-    #[error("failed to decode the row `{key}` of column `{column}`")]
-    Decode {
-        /// Name of the column.
-        column: &'static str,
-        /// Key of the row, escaped.
-        key: String,
-        /// The reason.
-        source: serde_json::Error,
-    },
-    /// A record that cannot be written, or could not be read back.
-    #[error("failed to encode a record for column `{column}`")]
-    Encode {
-        /// Name of the column.
-        column: &'static str,
-        /// The reason.
-        source: serde_json::Error,
-    },
-    /// A record that would read back as another one.
-    #[error(
-        "expected a record for column `{column}` that reads back the same, found one that does not"
-    )]
-    Unfaithful {
-        /// Name of the column.
-        column: &'static str,
-    },
-    /// A catalog that was opened for reading was asked to write.
-    #[error("expected a catalog that is open for writing, found one for reading")]
-    ReadOnly,
-    /// The database refused for another reason.
-    #[error("failed to {verb} the catalog: {message}")]
-    Database {
-        /// What was tried.
-        verb: &'static str,
-        /// What kind of failure it is.
-        class: Class,
-        /// The database's own description.
-        message: String,
-    },
-    /// The file system refused.
-    #[error(transparent)]
-    Fs(#[from] fs::Error),
-}
-
-impl Classified for Error {
-    fn class(&self) -> Class {
-        match self {
-            Self::Held { .. } | Self::UnknownColumn { .. } | Self::Format { .. } => Class::Usage,
-            Self::NoCatalog { .. } => Class::Absent,
-            Self::Corrupt { .. } | Self::Empty { .. } | Self::Decode { .. } => Class::Corrupt,
-            Self::Encode { .. } | Self::Unfaithful { .. } | Self::ReadOnly => Class::Bug,
-            Self::Database { class, .. } => *class,
-            Self::Fs(error) => error.class(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Held { .. } => Some(
-                "stop the other process, or talk to it through its socket".to_owned(),
-            ),
-            Self::UnknownColumn { .. } | Self::Format { .. } => Some(
-                "install the version of violetd that wrote the catalog, or a newer one".to_owned(),
-            ),
-            Self::NoCatalog { dir } => Some(format!(
-                "check that `{}` belongs to the state directory, and start the daemon once to create it",
-                dir.display()
-            )),
-            Self::Corrupt { .. } | Self::Empty { .. } | Self::Decode { .. } => Some(
-                "stop the daemon, move the directory of the catalog away, start again and drop the packages again; \
-                 their content is still in the store"
-                    .to_owned(),
-            ),
-            Self::Database { class: Class::Full, .. } => {
-                Some("free space on the file system of the state directory".to_owned())
-            }
-            Self::Fs(error) => error.hint(),
-            Self::Encode { .. }
-            | Self::Unfaithful { .. }
-            | Self::ReadOnly
-            | Self::Database { .. } => None,
-        }
-    }
+    /// Packages that became ready since this was opened, in that order. Collection looks again at what came after it had
+    /// looked at everything.
+    added: Mutex<Vec<Digest>>,
 }
 
 impl Catalog {
-    /// Opens the catalog in the directory `dir` for writing. Creates what is missing.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        Database::open(dir).map(Self::new)
+    /// Opens the catalog in the state directory `root` for writing. Creates what is missing, and makes anew what is damaged.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let kept = Kept::new(root);
+        rebuild::resume(root)?;
+        let is_new = !rebuild::is_there(root);
+        let had_records = kept.is_there();
+        let opened = Database::open(&root.join(DATABASE)).and_then(|database| {
+            let loaded = Index::load(&database)?;
+            Ok((database, loaded))
+        });
+        let (database, loaded) = match opened {
+            Ok(opened) => opened,
+            Err(error) if error.class() == Class::Corrupt && had_records => {
+                tracing::warn!(reason = %Chain(&error), "catalog is damaged and is made anew from the records of packages");
+                let report = rebuild::replace(root, &kept)?;
+                tracing::warn!(copied = ?report.copied, lost = report.lost.len(), set_aside = ?report.set_aside, "catalog was made anew");
+                let database = Database::open(&root.join(DATABASE))?;
+                let loaded = Index::load(&database)?;
+                (database, loaded)
+            }
+            Err(error) => return Err(error),
+        };
+        rebuild::clear(root)?;
+        kept.ensure()?;
+        if is_new && had_records {
+            tracing::warn!("catalog is missing and is made anew from the records of packages");
+        }
+        let (index, _) = reconcile::reconcile(&database, &kept, loaded)?;
+        Ok(Self::new(database, kept, index, Source::Database))
     }
 
-    /// Opens the catalog in the directory `dir` for reading, as it is at this moment. Changes nothing there.
-    pub fn open_read_only(dir: &Path) -> Result<Self, Error> {
-        Database::open_read_only(dir).map(Self::new)
+    /// Opens the catalog in the state directory `root` for reading, as it is at this moment. Changes nothing there.
+    ///
+    /// Where the database is missing or damaged, packages and pins are those of the record files, and nothing else is known;
+    /// see [`Self::source`].
+    pub fn open_read_only(root: &Path) -> Result<Self, Error> {
+        let kept = Kept::new(root);
+        let dir = root.join(DATABASE);
+        let opened = Database::open_read_only(&dir).and_then(|database| {
+            let (index, _) = Index::load(&database)?;
+            Ok((database, index))
+        });
+        match opened {
+            Ok((database, index)) => Ok(Self::new(database, kept, index, Source::Database)),
+            Err(error) if is_lost(&error) && kept.is_there() => {
+                let database =
+                    Database::in_memory(&dir, |database| reconcile::put_readable(database, &kept))?;
+                let (index, _) = Index::load(&database)?;
+                Ok(Self::new(database, kept, index, Source::Records))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    fn new(database: Database) -> Self {
+    /// Makes the database in the state directory `root` anew, whether or not it is damaged, and says what came of it. The
+    /// old one goes to `quarantine/`.
+    ///
+    /// The caller makes sure that nobody else has the state directory open.
+    pub fn rebuild(root: &Path) -> Result<Rebuilt, Error> {
+        let kept = Kept::new(root);
+        rebuild::resume(root)?;
+        let mut report = if rebuild::is_there(root) {
+            rebuild::replace(root, &kept)?
+        } else {
+            Rebuilt::default()
+        };
+        let database = Database::open(&root.join(DATABASE))?;
+        kept.ensure()?;
+        let loaded = Index::load(&database)?;
+        let (index, done) = reconcile::reconcile(&database, &kept, loaded)?;
+        report.reconciled.add(done);
+        report.packages = index.summaries().len() as u64;
+        report.without_content = index.without_content().len() as u64;
+        Ok(report)
+    }
+
+    fn new(database: Database, kept: Kept, index: Index, source: Source) -> Self {
         Self(Arc::new(Inner {
             database,
+            kept,
+            source,
+            changing: Mutex::new(()),
+            index: Mutex::new(index),
             numbering: Mutex::new(()),
+            added: Mutex::default(),
         }))
     }
 
-    /// Returns the package whose file has this digest.
-    pub fn find_package(&self, digest: &Digest) -> Result<Option<PackageRecord>, Error> {
-        self.find(Column::Package, column::package_key(digest))
+    /// Returns where it has what it says from.
+    pub fn source(&self) -> Source {
+        self.0.source
     }
 
-    /// Lists all packages, ordered by the time at which they became ready, then by digest.
-    pub fn list_packages(&self) -> Result<Vec<PackageRecord>, Error> {
-        let mut packages: Vec<PackageRecord> = self.list(Column::Package, &[])?;
-        packages.sort_by_key(|package| (package.ready_at, package.digest));
-        Ok(packages)
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.0.index.lock().expect("no holder of this lock panics")
     }
 
-    /// Puts packages, together with the state of the file that brought them: all or nothing.
-    pub fn commit_packages(
+    /// Lists the blobs that no package keeps as far as that was seen, ordered by digest.
+    pub fn list_condemned(&self) -> Result<Vec<(Digest, CondemnedRecord)>, Error> {
+        let rows = self.0.database.scan(Column::Condemned, &[], Start::First);
+        rows.map(|row| {
+            let (key, row) = row?;
+            let record = codec::decode(Column::Condemned, &key, &row)?;
+            Ok((index::digest_of(Column::Condemned, &key)?, record))
+        })
+        .collect()
+    }
+
+    /// Writes down which blobs no package keeps, and which of those that were written down are kept again or gone: all or
+    /// nothing.
+    pub fn change_condemned(
         &self,
-        packages: &[PackageRecord],
-        ingest: &IngestRecord,
+        put: &[(Digest, CondemnedRecord)],
+        remove: &[Digest],
     ) -> Result<(), Error> {
         let mut changes = Changes::default();
-        for package in packages {
-            let row = codec::encode(Column::Package, package)?;
-            changes.put(Column::Package, column::package_key(&package.digest), row);
+        for (digest, record) in put {
+            let row = codec::encode(Column::Condemned, record)?;
+            changes.put(Column::Condemned, digest.as_bytes().as_slice(), row);
         }
-        let row = codec::encode(Column::Ingest, ingest)?;
-        changes.put(Column::Ingest, ingest.path.as_str(), row);
+        for digest in remove {
+            changes.delete(Column::Condemned, digest.as_bytes().as_slice());
+        }
+        self.0.database.write(changes)
+    }
+
+    /// Returns what is known of a job.
+    pub fn find_job(&self, name: &str) -> Result<Option<JobRecord>, Error> {
+        self.find(Column::Job, name.as_bytes())
+    }
+
+    /// Puts what is known of a job, in place of what was known before.
+    pub fn put_job(&self, job: &JobRecord) -> Result<(), Error> {
+        let mut changes = Changes::default();
+        let row = codec::encode(Column::Job, job)?;
+        changes.put(Column::Job, job.name.as_bytes(), row);
         self.0.database.write(changes)
     }
 
@@ -253,19 +255,28 @@ impl Catalog {
         let mut changes = Changes::default();
         let row = codec::encode(Column::Ingest, ingest)?;
         changes.put(Column::Ingest, ingest.path.as_str(), row);
-        self.0.database.write(changes)
+        self.0.database.write(changes)?;
+        self.index().put_ingest(ingest);
+        Ok(())
     }
 
     /// Forgets a dropped file. That it was not known is a success.
     pub fn remove_ingest(&self, path: &str) -> Result<(), Error> {
         let mut changes = Changes::default();
         changes.delete(Column::Ingest, path);
-        self.0.database.write(changes)
+        self.0.database.write(changes)?;
+        self.index().remove_ingest(path);
+        Ok(())
     }
 
     /// Lists the states of all dropped files, ordered by path.
     pub fn list_ingests(&self) -> Result<Vec<IngestRecord>, Error> {
         self.list(Column::Ingest, &[])
+    }
+
+    /// Lists the states of the dropped files that are not ready, ordered by path. No row is read.
+    pub fn list_unfinished_ingests(&self) -> Vec<IngestRecord> {
+        self.index().unfinished().cloned().collect()
     }
 
     /// Returns what we put last under a tag of a target.
@@ -366,8 +377,7 @@ impl Catalog {
     }
 
     fn find<T: DeserializeOwned>(&self, column: Column, key: &[u8]) -> Result<Option<T>, Error> {
-        let row = self.0.database.get(column, key)?;
-        row.map(|row| codec::decode(column, key, &row)).transpose()
+        find(&self.0.database, column, key)
     }
 
     fn list<T: DeserializeOwned>(&self, column: Column, prefix: &[u8]) -> Result<Vec<T>, Error> {
@@ -379,9 +389,30 @@ impl Catalog {
     }
 }
 
+fn find<T: DeserializeOwned>(
+    database: &Database,
+    column: Column,
+    key: &[u8],
+) -> Result<Option<T>, Error> {
+    let row = database.get(column, key)?;
+    row.map(|row| codec::decode(column, key, &row)).transpose()
+}
+
+/// Returns whether there is no database that could be read.
+fn is_lost(error: &Error) -> bool {
+    matches!(error, Error::NoCatalog { .. }) || error.class() == Class::Corrupt
+}
+
+#[cfg(test)]
+pub(crate) use self::rows::tests as raw;
+
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
+mod reconcile_tests;
 #[cfg(test)]
 mod tests;

@@ -59,6 +59,123 @@ pub struct PackageRecord {
     pub ready_at: Timestamp,
 }
 
+/// What a ready package keeps in the store: manifests and blobs with their sizes in bytes, each once, ordered by digest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content(Vec<(Digest, u64)>);
+
+impl Content {
+    /// Returns the entries, ordered by digest.
+    pub fn entries(&self) -> &[(Digest, u64)] {
+        &self.0
+    }
+
+    /// Returns the size of all of it, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.0.iter().map(|(_, size_bytes)| size_bytes).sum()
+    }
+}
+
+impl FromIterator<(Digest, u64)> for Content {
+    fn from_iter<I: IntoIterator<Item = (Digest, u64)>>(entries: I) -> Self {
+        let mut entries: Vec<(Digest, u64)> = entries.into_iter().collect();
+        entries.sort_unstable();
+        entries.dedup_by_key(|(digest, _)| *digest);
+        Self(entries)
+    }
+}
+
+/// A package that becomes ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPackage {
+    /// What is known of it.
+    pub record: PackageRecord,
+    /// What it keeps in the store.
+    pub content: Content,
+}
+
+/// What lists of packages show of each: a few hundred bytes, held in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageSummary {
+    /// Digest of the package file.
+    pub digest: Digest,
+    /// Name of the package.
+    pub name: PackageName,
+    /// Version, where the package says.
+    pub version: Option<String>,
+    /// What the package is for.
+    pub kind: PackageKind,
+    /// Name of the file as it was dropped.
+    pub file_name: String,
+    /// Size of the file, in bytes.
+    pub size_bytes: u64,
+    /// What its images run on.
+    pub platforms: Vec<Platform>,
+    /// How many images it has.
+    pub image_count: usize,
+    /// Distinct blobs and manifests of all images.
+    pub blob_count: u64,
+    /// Their size together, in bytes.
+    pub blob_bytes: u64,
+    /// Why the package is trusted.
+    pub provenance: Provenance,
+    /// When it became ready.
+    pub ready_at: Timestamp,
+}
+
+impl From<&PackageRecord> for PackageSummary {
+    fn from(record: &PackageRecord) -> Self {
+        Self {
+            digest: record.digest,
+            name: record.name.clone(),
+            version: record.version.clone(),
+            kind: record.kind,
+            file_name: record.file_name.clone(),
+            size_bytes: record.size_bytes,
+            platforms: record.platforms.clone(),
+            image_count: record.images.len(),
+            blob_count: record.blob_count,
+            blob_bytes: record.blob_bytes,
+            provenance: record.provenance.clone(),
+            ready_at: record.ready_at,
+        }
+    }
+}
+
+/// A blob that no package keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CondemnedRecord {
+    /// When it was first seen that no package keeps it.
+    pub since: Timestamp,
+}
+
+/// A package that retention leaves alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinRecord {
+    /// Digest of the package file: the key.
+    pub package: Digest,
+    /// Since when.
+    pub pinned_at: Timestamp,
+    /// Why, in the words of whoever pinned it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Work that is due by a schedule and belongs to no target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// `retention`, `collection` or `scrub`: the key.
+    pub name: String,
+    /// The due time of the last scheduled run that started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scheduled_at: Option<Timestamp>,
+    /// When the last run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// What the job wants to find again: how far it has come, and what the last run did. Each job has its own form.
+    #[serde(default)]
+    pub state: serde_json::Value,
+}
+
 /// An image of a package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRecord {
@@ -165,7 +282,32 @@ pub enum IngestState {
         /// Their sizes in bytes, in the same order.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sizes_bytes: Vec<u64>,
+        /// The blobs that it builds on and that were there, sorted.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        present: Vec<Digest>,
     },
+}
+
+impl IngestState {
+    /// The persisted name of [`Self::Ready`].
+    pub(super) const READY: &str = "ready";
+
+    /// Lists the blobs that a file in this state wants to stay in the store: all that a file which waits builds on, those
+    /// included that are not there yet, because they may come with a package that goes before the file is looked at again.
+    pub fn kept(&self) -> impl Iterator<Item = &Digest> {
+        let (present, missing) = match self {
+            Self::Waiting {
+                missing, present, ..
+            } => (present.as_slice(), missing.as_slice()),
+            Self::Seen
+            | Self::Settled
+            | Self::Verified { .. }
+            | Self::Unpacked
+            | Self::Ready { .. }
+            | Self::Rejected { .. } => (&[][..], &[][..]),
+        };
+        present.iter().chain(missing)
+    }
 }
 
 /// A tag on a target, as we ourselves put it there last.

@@ -74,6 +74,37 @@ pub(super) fn package(byte: u8) -> PackageRecord {
     }
 }
 
+/// A package as it is committed, with a content of two blobs.
+pub(super) fn new_package(record: PackageRecord) -> NewPackage {
+    NewPackage {
+        record,
+        content: [(digest(2), 3), (digest(1), u64::MAX)]
+            .into_iter()
+            .collect(),
+    }
+}
+
+/// Commits the package of that number, dropped as a file of the same number.
+pub(super) fn commit(catalog: &Catalog, byte: u8) {
+    let ready = IngestState::Ready {
+        package: digest(byte),
+        is_repeat: false,
+        nested: Vec::new(),
+    };
+    let file = ingest(&format!("/{byte}"), ready);
+    catalog
+        .commit_packages(&[new_package(package(byte))], &file)
+        .unwrap();
+}
+
+pub(super) fn pin(byte: u8) -> PinRecord {
+    PinRecord {
+        package: digest(byte),
+        pinned_at: at(2),
+        reason: Some("audit".to_owned()),
+    }
+}
+
 pub(super) fn ingest(path: &str, state: IngestState) -> IngestRecord {
     IngestRecord {
         path: path.to_owned(),
@@ -136,7 +167,7 @@ fn reopening_keeps_everything() {
     let (placement, run) = (placement("a", "x/y", "v1"), run("a", 1));
     let target_record = target_record(&run);
     catalog
-        .commit_packages(std::slice::from_ref(&package), &ingest)
+        .commit_packages(&[new_package(package.clone())], &ingest)
         .unwrap();
     catalog
         .put_placements(std::slice::from_ref(&placement))
@@ -189,7 +220,10 @@ fn a_package_and_its_file_are_put_together_or_not_at_all() {
         None,
     ));
     let error = catalog
-        .commit_packages(&[package(2), bad], &ingest("/x", IngestState::Unpacked))
+        .commit_packages(
+            &[new_package(package(2)), new_package(bad)],
+            &ingest("/x", IngestState::Unpacked),
+        )
         .unwrap_err();
     assert!(matches!(error, Error::Unfaithful { column: "package" }));
     assert_eq!(catalog.list_ingests().unwrap(), []);
@@ -205,7 +239,9 @@ fn lists_are_ordered_as_documented() {
             ..package(byte)
         };
         let file = ingest(&format!("/{byte}"), IngestState::Seen);
-        catalog.commit_packages(&[package], &file).unwrap();
+        catalog
+            .commit_packages(&[new_package(package)], &file)
+            .unwrap();
     }
     let packages = catalog.list_packages().unwrap();
     let digests: Vec<Digest> = packages.iter().map(|package| package.digest).collect();
@@ -284,7 +320,7 @@ fn second_owner_is_refused_in_plain_words() {
         error.to_string(),
         format!(
             "expected to be the only user of the catalog in `{}`, found it in use",
-            dir.path().display()
+            dir.path().join(DATABASE).display()
         )
     );
     assert_eq!(error.class(), Class::Usage);
@@ -390,4 +426,19 @@ proptest! {
         let row = codec::encode(Column::Ingest, &record).unwrap();
         prop_assert_eq!(codec::decode::<IngestRecord>(Column::Ingest, b"k", &row).unwrap(), record);
     }
+}
+
+#[test]
+fn a_grace_period_begins_anew_with_the_removal_of_a_package() {
+    let (_dir, catalog) = new_catalog();
+    let condemned = |byte| (digest(byte), CondemnedRecord { since: at(1) });
+    // The package keeps the first two.
+    catalog
+        .change_condemned(&[condemned(1), condemned(2), condemned(3)], &[])
+        .unwrap();
+    catalog
+        .commit_packages(&[new_package(package(1))], &ingest("/x", IngestState::Seen))
+        .unwrap();
+    assert!(catalog.remove_package(&digest(1)).unwrap());
+    assert_eq!(catalog.list_condemned().unwrap(), [condemned(3)]);
 }

@@ -7,13 +7,13 @@ use super::walk::Walk;
 use super::{Error, Held};
 use crate::base::oci::MANIFEST_BYTES_MAX;
 use crate::base::{Digest, Repository};
-use crate::catalog::{self, Catalog, PackageRecord};
+use crate::catalog::{Catalog, PackageRecord};
 use crate::store::{self, Store};
 
 /// Lists what the images of all packages in the catalog of `state_dir` consist of, as far as it is whole.
 pub fn of_state(state_dir: &Path) -> Result<Held, Error> {
     let store = Store::open_read_only(state_dir)?;
-    let catalog = Catalog::open_read_only(&state_dir.join(catalog::DIR))?;
+    let catalog = Catalog::open_read_only(state_dir)?;
     let mut walk = Walk::default();
     for package in catalog.list_packages()? {
         for image in &package.images {
@@ -34,7 +34,7 @@ pub fn of_state(state_dir: &Path) -> Result<Held, Error> {
 
 /// Lists the repositories of the images of all packages in the catalog of `state_dir`, sorted.
 pub fn list_repositories(state_dir: &Path) -> Result<Vec<Repository>, Error> {
-    let catalog = Catalog::open_read_only(&state_dir.join(catalog::DIR))?;
+    let catalog = Catalog::open_read_only(state_dir)?;
     let packages = catalog.list_packages()?;
     let images = packages.iter().flat_map(|package| &package.images);
     let repositories: BTreeSet<Repository> = images
@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
     use crate::base::{PackageKind, Timestamp};
-    use crate::catalog::{ImageRecord, IngestRecord, IngestState, Provenance};
+    use crate::catalog::{Content, ImageRecord, IngestRecord, IngestState, NewPackage, Provenance};
 
     fn put(store: &Store, content: &[u8]) -> Digest {
         let digest = Digest::of(content);
@@ -160,8 +160,12 @@ mod tests {
             },
             updated_at: Timestamp::UNIX_EPOCH,
         };
-        let catalog = Catalog::open(&dir.join(catalog::DIR)).unwrap();
-        catalog.commit_packages(&[package], &ingest).unwrap();
+        let catalog = Catalog::open(dir).unwrap();
+        let new = NewPackage {
+            record: package,
+            content: Content::default(),
+        };
+        catalog.commit_packages(&[new], &ingest).unwrap();
     }
 
     #[test]

@@ -19,10 +19,21 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::Timestamp;
+
 /// Something the daemon does in the background.
 pub trait Task: Send {
     /// Does the work once. Idempotent. Long runs check `stop` between units of work.
     fn run(&mut self, stop: &CancellationToken) -> impl Future<Output = Finished> + Send;
+}
+
+/// When something is due by a schedule. The daemon gives an implementation made from the cron expression.
+pub trait Timetable: std::fmt::Debug + Send + Sync {
+    /// Returns the last moment at or before `now` at which a run was due.
+    fn latest_due(&self, now: Timestamp) -> Option<Timestamp>;
+
+    /// Returns the first moment after `now` at which a run is due.
+    fn next_due(&self, now: Timestamp) -> Option<Timestamp>;
 }
 
 /// How a run ended.

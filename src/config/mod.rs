@@ -20,9 +20,13 @@
 mod address;
 mod check;
 mod choice;
+mod collect;
+mod disk;
 mod document;
 mod duration;
 mod error;
+mod retain;
+mod scrub;
 pub mod secret;
 mod sections;
 mod settings;
@@ -33,7 +37,11 @@ use std::path::{Path, PathBuf};
 
 pub use self::address::{Address, Endpoint, Host, ParseAddressError};
 pub use self::check::Risk;
+pub use self::collect::Collect;
+pub use self::disk::Disk;
 pub use self::error::{Error, Place, Problem};
+pub use self::retain::{Retain, RetainRule};
+pub use self::scrub::Scrub;
 pub use self::secret::SecretSource;
 pub use self::sections::{
     Admin, AfterReady, DropFolder, Limits, Log, LogFormat, Policy, Replicate,
@@ -61,10 +69,18 @@ pub struct Config {
     pub verify: Verify,
     /// How much a package may ask for.
     pub limits: Limits,
+    /// How much space is left free.
+    pub disk: Disk,
     /// The folders into which packages are dropped. At least one.
     pub drops: Vec<DropFolder>,
     /// How targets are brought up to date.
     pub replicate: Replicate,
+    /// Which packages go.
+    pub retain: Retain,
+    /// How blobs go that no package keeps.
+    pub collect: Collect,
+    /// How stored blobs are checked and repaired.
+    pub scrub: Scrub,
     /// The targets. At least one, each with its own name.
     pub targets: Vec<Target>,
 }
@@ -113,6 +129,7 @@ impl Config {
     fn from_settings(settings: Settings) -> Result<Self, Flaw> {
         settings.log.check()?;
         settings.limits.check()?;
+        settings.disk.check()?;
         settings.replicate.check()?;
         let verify = Verify::read(settings.verify)?;
         Ok(Self {
@@ -120,6 +137,7 @@ impl Config {
             log: settings.log,
             admin: Admin::read(settings.admin)?,
             limits: settings.limits,
+            disk: settings.disk,
             drops: settings
                 .drop
                 .into_iter()
@@ -128,6 +146,9 @@ impl Config {
                 .collect::<Result<_, _>>()?,
             verify,
             replicate: settings.replicate,
+            retain: Retain::read(settings.retain)?,
+            collect: Collect::read(settings.collect)?,
+            scrub: Scrub::read(settings.scrub)?,
             targets: settings
                 .target
                 .into_iter()
@@ -138,5 +159,7 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+mod example_tests;
 #[cfg(test)]
 mod tests;

@@ -83,7 +83,7 @@ pub struct Admin {
 }
 
 /// `[limits]`: how much a package may ask for. What is absent is the default of the package reader.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Entries of one archive and of those inside.
@@ -124,8 +124,6 @@ pub struct Limits {
     pub bundle_unpacked_bytes_max: Option<ByteCount>,
     /// Entries of them.
     pub bundle_entries_max: Option<u64>,
-    /// Ingest pauses while the state directory has less free space than this.
-    pub free_bytes_min: ByteCount,
 }
 
 /// `[replicate]`: how targets are brought up to date.
@@ -185,33 +183,6 @@ impl Default for Log {
         Self {
             level: "info".to_owned(),
             format: LogFormat::Auto,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            entries_max: None,
-            unpacked_bytes_max: None,
-            metadata_bytes_max: None,
-            metadata_total_bytes_max: None,
-            manifest_bytes_max: None,
-            path_bytes_max: None,
-            nesting_max: None,
-            expansion_ratio_max: None,
-            expansion_checked_from_bytes: None,
-            extension_bytes_max: None,
-            extensions_max: None,
-            images_max: None,
-            resources_max: None,
-            archives_nested_max: None,
-            chart_bytes_max: None,
-            zstd_window_bytes_max: None,
-            bundle_bytes_max: None,
-            bundle_unpacked_bytes_max: None,
-            bundle_entries_max: None,
-            free_bytes_min: ByteCount(1 << 30),
         }
     }
 }

@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::collect::CollectSettings;
+use super::disk::Disk;
 use super::duration;
+use super::retain::RetainSettings;
+use super::scrub::ScrubSettings;
 use super::sections::{AfterReady, Limits, Log, Policy, Replicate};
 use super::target::{CatalogSource, PlatformKind, Role};
 use super::trust::SignerValidity;
@@ -23,8 +27,12 @@ pub(super) struct Settings {
     pub(super) admin: AdminSettings,
     pub(super) verify: VerifySettings,
     pub(super) limits: Limits,
+    pub(super) disk: Disk,
     pub(super) drop: Vec<DropSettings>,
     pub(super) replicate: Replicate,
+    pub(super) retain: RetainSettings,
+    pub(super) collect: CollectSettings,
+    pub(super) scrub: ScrubSettings,
     pub(super) target: Vec<TargetSettings>,
 }
 
@@ -137,8 +145,12 @@ impl Default for Settings {
             admin: AdminSettings::default(),
             verify: VerifySettings::default(),
             limits: Limits::default(),
+            disk: Disk::default(),
             drop: Vec::new(),
             replicate: Replicate::default(),
+            retain: RetainSettings::default(),
+            collect: CollectSettings::default(),
+            scrub: ScrubSettings::default(),
             target: Vec::new(),
         }
     }
@@ -258,7 +270,6 @@ impl Settings {
                 bundle_bytes_max: Some(ByteCount(1)),
                 bundle_unpacked_bytes_max: Some(ByteCount(1)),
                 bundle_entries_max: Some(1),
-                ..Limits::default()
             },
             drop: vec![DropSettings {
                 path: path(),
@@ -295,6 +306,8 @@ impl Settings {
             }],
             ..Self::default()
         };
+        settings.scrub.package_dirs = vec!["/x".into()];
+        settings.retain = RetainSettings::sample();
         settings.verify = VerifySettings {
             signers: vec!["x".to_owned()],
             sidecar_bytes_max: Some(ByteCount(1)),

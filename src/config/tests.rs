@@ -1,13 +1,11 @@
 //! Tests of the configuration as a whole.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
 use crate::base::{ByteCount, Chain, Class, Classified as _};
 
 const FILE: &str = "/etc/violetd/violetd.toml";
-const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 /// The shortest good configuration: nothing but required keys.
 const MINIMAL: &str = r#"
@@ -32,7 +30,8 @@ const FULL: &str = r#"
 state_dir = "/srv//violetd/."
 [limits]
 unpacked_bytes_max = 1048576
-free_bytes_min = "2GiB"
+[disk]
+low_bytes = "2GiB"
 [admin]
 listen = "[::1]:9470"
 [verify]
@@ -73,7 +72,7 @@ fn parse_with(text: &str, env: &[(&str, &str)]) -> Result<Config, Error> {
     Config::parse(Path::new(FILE), text, env)
 }
 
-fn parse(text: &str) -> Result<Config, Error> {
+pub(super) fn parse(text: &str) -> Result<Config, Error> {
     parse_with(text, &[])
 }
 
@@ -89,127 +88,13 @@ fn refused(text: &str, env: &[(&str, &str)]) -> String {
     }
 }
 
-/// Every key of a TOML text, without the positions in lists.
-fn keys_of(text: &str) -> BTreeSet<String> {
-    let table = config::Config::builder()
-        .add_source(config::File::from_str(text, config::FileFormat::Toml))
-        .build()
-        .unwrap()
-        .try_deserialize::<serde_json::Value>()
-        .unwrap();
-    let mut keys = Vec::new();
-    document::add_keys("", &table, &mut keys);
-    keys.into_iter().collect()
-}
-
-/// The example with the optional keys set as well.
-fn uncommented_example() -> String {
-    EXAMPLE
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
-            Some(_) | None => line,
-        })
-        .fold(String::new(), |text, line| text + line + "\n")
-}
-
-#[test]
-fn example_has_every_key_and_no_other() {
-    let schema = serde_json::to_value(Settings::sample()).unwrap();
-    let mut known = Vec::new();
-    document::add_keys("", &schema, &mut known);
-    let known: BTreeSet<String> = known.into_iter().collect();
-    assert!(known.len() > 60, "found {}", known.len());
-    assert_eq!(keys_of(&uncommented_example()), known);
-}
-
-#[test]
-fn example_states_the_defaults() {
-    let required = r#"
-        [[drop]]
-        path = "/var/spool/violetd/drop"
-        [[target]]
-        name = "global-a"
-        role = "primary"
-        registry = { address = "registry-a.example" }
-        [[target]]
-        name = "global-b"
-        role = "standby"
-        registry = { address = "registry-a.example", connect_to = "192.0.2.20", no_auth = true }
-    "#;
-    assert_eq!(parse(EXAMPLE).unwrap(), parse(required).unwrap());
-}
-
-#[test]
-fn example_states_every_default() {
-    let defaults = Settings {
-        drop: vec![settings::DropSettings::default()],
-        target: vec![settings::TargetSettings::default()],
-        ..Settings::default()
-    };
-    let mut defaults = serde_json::to_value(defaults).unwrap();
-    remove_nulls(&mut defaults);
-    let mut with_default = Vec::new();
-    document::add_keys("", &defaults, &mut with_default);
-    assert!(with_default.len() > 40, "found {}", with_default.len());
-    // The second target shows only what a standby needs.
-    let first_target = EXAMPLE.split("# A standby whose").next().unwrap();
-    let stated = keys_of(first_target);
-    for key in with_default {
-        assert!(stated.contains(&key), "key: {key}");
-    }
-}
-
-fn remove_nulls(value: &mut serde_json::Value) {
-    if let Some(table) = value.as_object_mut() {
-        table.retain(|_, below| !below.is_null());
-        table.values_mut().for_each(remove_nulls);
-    } else if let Some(items) = value.as_array_mut() {
-        items.iter_mut().for_each(remove_nulls);
-    }
-}
-
-#[test]
-fn example_values_of_optional_keys_are_good() {
-    // Those that exclude each other cannot all be set at once, so each is tried alone.
-    let lines: Vec<&str> = EXAMPLE.lines().collect();
-    let mut tried = 0;
-    for (index, line) in lines.iter().enumerate() {
-        let Some(key) = line
-            .strip_prefix('#')
-            .filter(|key| key.starts_with(|c: char| c.is_ascii_lowercase()))
-        else {
-            continue;
-        };
-        let mut changed = lines.clone();
-        changed[index] = key;
-        tried += 1;
-        let Err(error) = parse(&changed.join("\n")) else {
-            continue;
-        };
-        let Error::Key { problem, .. } = &error else {
-            panic!("{key}: {}", Chain(&error));
-        };
-        assert!(
-            matches!(
-                **problem,
-                Problem::ForeignKey(PlatformKind::None)
-                    | Problem::HalfCredentials(_)
-                    | Problem::SharedRegistry { .. }
-            ),
-            "{key}: {}",
-            Chain(&error)
-        );
-    }
-    assert!(tried > 15, "found {tried}");
-}
-
 #[test]
 fn defaults_are_applied() {
     let config = parse(&format!("{MINIMAL}{STANDBY}")).unwrap();
     assert_eq!(config.state_dir, Path::new("/var/lib/violetd"));
     assert_eq!(config.admin.listen, None);
-    assert_eq!(config.limits.free_bytes_min, ByteCount(1 << 30));
+    assert_eq!(config.disk.low_bytes, ByteCount(5 << 30));
+    assert_eq!(config.disk.critical_bytes, ByteCount(1 << 30));
     assert_eq!(config.replicate.retry_max, Duration::from_mins(30));
     let drop = &config.drops[0];
     assert_eq!(drop.policy, Policy::Signature);
@@ -238,6 +123,7 @@ fn everything_set_is_read() {
         config.verify.signers,
         ["0123456789ABCDEF0123456789ABCDEF01234567"]
     );
+    assert_eq!(config.disk.low_bytes, ByteCount(2 << 30));
     assert_eq!(config.drops[0].settle, Duration::from_secs(90));
     let target = &config.targets[0];
     assert_eq!(target.registry.address.to_string(), "registry.example:5000");
@@ -280,7 +166,7 @@ fn environment_wins_over_the_file() {
         ("VIOLETD_STATE_DIR", "/srv/violetd"),
         ("VIOLETD_VERIFY__KEYRING", "/a, /b"),
         ("VIOLETD_REPLICATE__CONCURRENCY", "8"),
-        ("VIOLETD_LIMITS__FREE_BYTES_MIN", "5GiB"),
+        ("VIOLETD_DISK__LOW_BYTES", "7GiB"),
         // None of these is a key.
         ("VIOLETD_CONFIG", "/x"),
         ("VIOLETD_TOKEN_A", "secret"),
@@ -292,7 +178,7 @@ fn environment_wins_over_the_file() {
     assert_eq!(config.state_dir, Path::new("/srv/violetd"));
     assert_eq!(config.verify.keyring, [Path::new("/a"), Path::new("/b")]);
     assert_eq!(config.replicate.concurrency, 8);
-    assert_eq!(config.limits.free_bytes_min, ByteCount(5 << 30));
+    assert_eq!(config.disk.low_bytes, ByteCount(7 << 30));
 }
 
 #[test]
@@ -339,9 +225,11 @@ fn text_errors_name_the_line() {
     insta::assert_snapshot!(shown("[replicate]\nretry_first = \"1h\""), @"violetd.toml:1: `replicate.retry_max`: expected at least `retry_first`, 1h, found 30m");
     insta::assert_snapshot!(shown("[replicate]\nconnect_timeout = \"0s\""), @"violetd.toml:2: `replicate.connect_timeout`: expected more than nothing, found 0s");
     insta::assert_snapshot!(shown("[limits]\nentries_max = 0"), @"violetd.toml:2: `limits.entries_max`: expected at least 1, found 0");
+    insta::assert_snapshot!(shown("[disk]\nlow_bytes = \"1 GB!\""), @"violetd.toml:2: `disk.low_bytes`: expected a unit of B, kB, KiB, MB, MiB, GB, GiB, TB or TiB, found `1 GB!`");
+    insta::assert_snapshot!(shown("[disk]\nlow_bytes = 0\ncritical_bytes = 1"), @"violetd.toml:3: `disk.critical_bytes`: expected at most `low_bytes`, 0 B, found 1 B");
+    insta::assert_snapshot!(shown("[disk]\ncritical_bytes = \"6GiB\""), @"violetd.toml:2: `disk.critical_bytes`: expected at most `low_bytes`, 5.0 GiB, found 6.0 GiB");
     insta::assert_snapshot!(shown("[limits]\nnesting_max = 8"), @"violetd.toml:2: `limits.nesting_max`: expected 1 to 7, found 8");
     insta::assert_snapshot!(shown("[limits]\narchives_nested_max = 9"), @"violetd.toml:2: `limits.archives_nested_max`: expected 1 to 8, found 9");
-    insta::assert_snapshot!(shown("[limits]\nfree_bytes_min = \"1 GB!\""), @"violetd.toml:2: `limits.free_bytes_min`: expected a unit of B, kB, KiB, MB, MiB, GB, GiB, TB or TiB, found `1 GB!`");
     insta::assert_snapshot!(shown("[log]\nformat = \"xml\""), @"violetd.toml:2: `log.format`: expected one of `auto`, `text`, `json`, found `xml`");
     insta::assert_snapshot!(shown("[log]\nlevel = \"a=b=c\""), @r#"violetd.toml:2: `log.level`: expected levels such as `info` or `info,violetd::registry=debug`, found `a=b=c` (error parsing level filter: expected one of "off", "error", "warn", "info", "debug", "trace", or a number 0-5)"#);
     insta::assert_snapshot!(shown("[admin]\nlisten = \"localhost\""), @"violetd.toml:2: `admin.listen`: expected an IP address with a port such as `127.0.0.1:9470`, found `localhost`");

@@ -17,6 +17,8 @@ const TEXT_BYTES_MAX: usize = 8 << 10;
 pub enum Event {
     /// A dropped file was judged.
     Package(Box<PackageVerdict>),
+    /// A package is removed from the catalog.
+    Removed(Removed),
     /// An incomplete line was found at the end of a file. It stays where it is, as evidence.
     Recovered(Recovered),
     /// The record before this line is damaged. It stays as it is, as evidence.
@@ -33,6 +35,7 @@ impl Event {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Package(_) => "package",
+            Self::Removed(_) => "removed",
             Self::Recovered(_) => "recovered",
             Self::Broken(_) => "broken",
         }
@@ -175,6 +178,19 @@ pub struct Refusal {
     pub code: String,
     /// The reason in words.
     pub reason: String,
+}
+
+/// The removal of a package from the catalog, and who wanted it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Digest of the package file.
+    pub digest: Digest,
+    /// What it was.
+    pub package: Package,
+    /// `request` or `schedule`.
+    pub approved_by: String,
+    /// The rule that let it go: its number, from 1, and what it keeps.
+    pub rule: String,
 }
 
 /// An incomplete line: what a crash in the middle of writing leaves. It was never acknowledged.

@@ -205,7 +205,7 @@ fn log(note: &Event) {
         Event::Broken(broken) => {
             tracing::error!(file = %broken.file, line = broken.line, code = %broken.code, reason = %broken.reason, "audit record is broken");
         }
-        Event::Package(_) => {}
+        Event::Package(_) | Event::Removed(_) => {}
     }
 }
 

@@ -50,8 +50,8 @@ use std::path::Path;
 
 pub use self::error::Error;
 pub use self::event::{
-    Broken, Event, Package, PackageVerdict, Policy, Recovered, Refusal, Sidecar, Signer, Trust,
-    Verdict, clip,
+    Broken, Event, Package, PackageVerdict, Policy, Recovered, Refusal, Removed, Sidecar, Signer,
+    Trust, Verdict, clip,
 };
 pub use self::line::{BEGINNING, Entry, Head, ParseHeadError};
 pub use self::log::{Log, Options};

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::event::{Event, PackageVerdict};
+use super::event::{Event, PackageVerdict, Removed};
 use super::line::{Entry, Head};
 use super::walk::{Finding, Findings, Line};
 use super::{Error, check};
@@ -59,8 +59,12 @@ pub struct Record {
     pub previous: Digest,
     /// Digest of its line.
     pub hash: Digest,
-    /// What was decided.
-    pub package: PackageVerdict,
+    /// What was decided about a dropped file; absent for a removal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<PackageVerdict>,
+    /// The removal of a package; absent for a verdict.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Removed>,
     /// The line, byte for byte, without its line feed.
     pub line: String,
 }
@@ -72,13 +76,25 @@ impl Report {
         let mut records = Vec::new();
         let mut is_full = false;
         let findings = check(dir, |line, entry| {
-            if let Some(Event::Package(package)) = &entry.event
-                && is_about(package, selection)
-            {
-                is_full |= records.len() == RECORDS_MAX;
-                if !is_full {
-                    records.push(Record::new(line, entry, package));
+            let (package, removed) = match &entry.event {
+                Some(Event::Package(package)) if is_about(package, selection) => {
+                    (Some(package.as_ref().clone()), None)
                 }
+                Some(Event::Removed(removed)) if is_removal_of(removed, selection) => {
+                    (None, Some(removed.clone()))
+                }
+                Some(
+                    Event::Package(_) | Event::Removed(_) | Event::Recovered(_) | Event::Broken(_),
+                )
+                | None => return,
+            };
+            is_full |= records.len() == RECORDS_MAX;
+            if !is_full {
+                records.push(Record {
+                    package,
+                    removed,
+                    ..Record::new(line, entry)
+                });
             }
         })?;
         if is_full {
@@ -113,7 +129,7 @@ impl Report {
 }
 
 impl Record {
-    fn new(line: Line<'_>, entry: &Entry, package: &PackageVerdict) -> Self {
+    fn new(line: Line<'_>, entry: &Entry) -> Self {
         Self {
             sequence: entry.sequence,
             time: entry.time,
@@ -121,67 +137,13 @@ impl Record {
             line_number: line.number,
             previous: entry.previous,
             hash: line.hash,
-            package: package.clone(),
+            package: None,
+            removed: None,
             line: String::from_utf8_lossy(line.bytes).into_owned(),
         }
     }
-}
 
-fn is_about(package: &PackageVerdict, selection: &str) -> bool {
-    let name = package
-        .package
-        .as_ref()
-        .map(|package| package.name.as_str());
-    let has_digest = |digest: Digest| digest.to_string() == selection || digest.hex() == selection;
-    // What a file carried is also found by that file: it has no verdict of its own where it carried nothing else.
-    let dropped = Path::new(&package.path).file_name();
-    name == Some(selection)
-        || package.file_name == selection
-        || dropped.is_some_and(|dropped| dropped == selection)
-        || package.digest.is_some_and(has_digest)
-        || package.carried_by.is_some_and(has_digest)
-}
-
-/// One name for each fact, at the same column.
-fn fact(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {
-    writeln!(f, "  {name:<13} {value}", name = format!("{name}:"))
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "violetd audit report")?;
-        fact(f, "about", printable(&self.selection))?;
-        fact(f, "made at", self.made_at.to_rfc3339())?;
-        let state = match self.breaks_total {
-            0 => "unbroken".to_owned(),
-            breaks => format!("BROKEN in {breaks} places"),
-        };
-        fact(
-            f,
-            "chain",
-            format!("{} records, {state}", self.records_total),
-        )?;
-        for finding in &self.breaks {
-            fact(f, "break", finding)?;
-        }
-        if let Some((first, last)) = self.first_time.zip(self.last_time) {
-            fact(f, "from", first.to_rfc3339())?;
-            fact(f, "to", last.to_rfc3339())?;
-        }
-        if let Some(head) = self.head {
-            fact(f, "head", head)?;
-        }
-        for record in &self.records {
-            write!(f, "\n{record}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let package = &self.package;
-        writeln!(f, "record {}", self.sequence)?;
+    fn write_verdict(&self, f: &mut fmt::Formatter<'_>, package: &PackageVerdict) -> fmt::Result {
         fact(f, "verdict", package.verdict.name())?;
         fact(f, "time", self.time.to_rfc3339())?;
         if let Some(about) = &package.package {
@@ -223,6 +185,89 @@ impl fmt::Display for Record {
         }
         if let Some(missing) = package.missing_blobs {
             fact(f, "waits for", format!("{missing} blobs"))?;
+        }
+        Ok(())
+    }
+
+    fn write_removal(&self, f: &mut fmt::Formatter<'_>, removed: &Removed) -> fmt::Result {
+        fact(f, "verdict", "removed")?;
+        fact(f, "time", self.time.to_rfc3339())?;
+        let about = &removed.package;
+        let version = about.version.as_deref().unwrap_or("-");
+        let words = format!("{} {} ({})", about.name, printable(version), about.kind);
+        fact(f, "package", words)?;
+        fact(f, "digest", removed.digest)?;
+        fact(f, "approved by", printable(&removed.approved_by))?;
+        fact(f, "rule", printable(&removed.rule))
+    }
+}
+
+fn is_about(package: &PackageVerdict, selection: &str) -> bool {
+    let name = package
+        .package
+        .as_ref()
+        .map(|package| package.name.as_str());
+    let has_digest = |digest: Digest| digest.to_string() == selection || digest.hex() == selection;
+    // What a file carried is also found by that file: it has no verdict of its own where it carried nothing else.
+    let dropped = Path::new(&package.path).file_name();
+    name == Some(selection)
+        || package.file_name == selection
+        || dropped.is_some_and(|dropped| dropped == selection)
+        || package.digest.is_some_and(has_digest)
+        || package.carried_by.is_some_and(has_digest)
+}
+
+fn is_removal_of(removed: &Removed, selection: &str) -> bool {
+    let digest = removed.digest;
+    removed.package.name.as_str() == selection
+        || digest.to_string() == selection
+        || digest.hex() == selection
+}
+
+/// One name for each fact, at the same column.
+fn fact(f: &mut fmt::Formatter<'_>, name: &str, value: impl fmt::Display) -> fmt::Result {
+    writeln!(f, "  {name:<13} {value}", name = format!("{name}:"))
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "violetd audit report")?;
+        fact(f, "about", printable(&self.selection))?;
+        fact(f, "made at", self.made_at.to_rfc3339())?;
+        let state = match self.breaks_total {
+            0 => "unbroken".to_owned(),
+            breaks => format!("BROKEN in {breaks} places"),
+        };
+        fact(
+            f,
+            "chain",
+            format!("{} records, {state}", self.records_total),
+        )?;
+        for finding in &self.breaks {
+            fact(f, "break", finding)?;
+        }
+        if let Some((first, last)) = self.first_time.zip(self.last_time) {
+            fact(f, "from", first.to_rfc3339())?;
+            fact(f, "to", last.to_rfc3339())?;
+        }
+        if let Some(head) = self.head {
+            fact(f, "head", head)?;
+        }
+        for record in &self.records {
+            write!(f, "\n{record}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "record {}", self.sequence)?;
+        if let Some(package) = &self.package {
+            self.write_verdict(f, package)?;
+        }
+        if let Some(removed) = &self.removed {
+            self.write_removal(f, removed)?;
         }
         fact(
             f,

@@ -504,3 +504,38 @@ fn reports_hold_what_is_about_a_package_and_tell_no_lies_by_control_characters()
     let error = Report::make(&dir, "nobody", now()).unwrap_err();
     assert_eq!(error.class(), Class::Absent);
 }
+
+#[test]
+fn a_removal_is_on_record_and_in_the_report_of_its_package() {
+    let (root, dir) = written();
+    let log = Log::open(options(root.path()), now()).unwrap();
+    let removed = Removed {
+        digest: Digest::of(b"a"),
+        package: Package {
+            name: "a".parse().unwrap(),
+            version: None,
+            kind: PackageKind::Images,
+        },
+        approved_by: "schedule".to_owned(),
+        rule: "1: *: last 3".to_owned(),
+    };
+    log.append(&Event::Removed(removed.clone()), now()).unwrap();
+    for selection in ["a", &Digest::of(b"a").to_string(), &Digest::of(b"a").hex()] {
+        let report = Report::make(&dir, selection, now()).unwrap();
+        let [verdict, removal] = report.records.as_slice() else {
+            panic!("expected two records, found {report}");
+        };
+        assert!(verdict.package.is_some() && verdict.removed.is_none());
+        assert!(removal.package.is_none());
+        assert_eq!(removal.removed.as_ref(), Some(&removed));
+        let golden = concat!(
+            r#""event":"removed","fields":{"#,
+            r#""digest":"sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb","#,
+            r#""package":{"name":"a","version":null,"kind":"images"},"#,
+            r#""approved_by":"schedule","rule":"1: *: last 3"},"check":"#
+        );
+        assert!(removal.line.contains(golden), "{}", removal.line);
+        assert!(report.to_string().contains("  verdict:      removed\n"));
+    }
+    assert!(breaks(&dir).is_empty());
+}

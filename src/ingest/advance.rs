@@ -14,7 +14,7 @@ use super::waiting::Found;
 use super::{Error, Folder, Ingest, Wait};
 use crate::audit::Verdict;
 use crate::base::{Chain, Class, Classified as _, Digest};
-use crate::catalog::{IngestRecord, IngestState, PackageRecord};
+use crate::catalog::{IngestRecord, IngestState, NewPackage, PackageRecord};
 use crate::package;
 use crate::store::Committed;
 use crate::task::Activator;
@@ -43,9 +43,12 @@ impl Ingest {
             Err(error) if error.class() == Class::Rejected => Err(error),
             Err(error) => return Err(error),
         };
-        if let Some(wait) = self.wait_for_retry(&candidate.path) {
+        if let Some(wait) = self.wait_for_retry(&candidate.path)? {
             return Ok(Some(wait));
         }
+        // The record of a file that waits keeps what it builds on; from here to its next record this does.
+        let base = self.importer.store.lease();
+        record.state.kept().for_each(|digest| base.add(*digest));
         // What was read at an earlier attempt says nothing of this one.
         record.digest = None;
         self.transition(&mut record, Event::Settled)?;
@@ -55,9 +58,11 @@ impl Ingest {
         };
         match processed {
             Ok(()) => {}
-            Err(Error::Package(package::Error::BaseMissing { missing, .. })) => {
+            Err(Error::Package(package::Error::BaseMissing { expected, missing })) => {
                 tracing::info!(path = %candidate.path.display(), blobs = missing.len(), "package waits for what it builds on");
-                self.transition(&mut record, Event::BaseMissing { missing })?;
+                let mut present = expected;
+                present.retain(|digest| !missing.contains_key(digest));
+                self.transition(&mut record, Event::BaseMissing { missing, present })?;
                 return self.wait_for_base(folder, &mut record);
             }
             Err(error) if error.class() == Class::Rejected => {
@@ -108,6 +113,7 @@ impl Ingest {
             packages,
             nested,
             committed,
+            lease,
         } = imported?;
         if committed.is_some() {
             self.transition(record, Event::Unpacked)?;
@@ -122,12 +128,17 @@ impl Ingest {
         };
         self.apply(record, event);
         self.importer.catalog.commit_packages(&packages, record)?;
+        drop(lease);
         self.count(committed.unwrap_or_default());
         if is_repeat {
             self.counters
                 .packages_repeated
                 .fetch_add(1, Ordering::Relaxed);
-            tracing::info!(path = %record.path, %digest, "package is known already");
+            let restored_blobs = committed.unwrap_or_default().new_blobs;
+            tracing::info!(path = %record.path, %digest, restored_blobs, "package is known already");
+            if restored_blobs > 0 {
+                self.on_ready.iter().for_each(Activator::activate);
+            }
         } else {
             self.announce(&packages, committed.unwrap_or_default());
         }
@@ -138,12 +149,12 @@ impl Ingest {
     fn judge(
         &self,
         file: Digest,
-        new: &[PackageRecord],
+        new: &[NewPackage],
         nested: &[Digest],
     ) -> Result<Vec<(PackageRecord, Verdict)>, Error> {
         let mut judged: Vec<_> = new
             .iter()
-            .map(|package| (package.clone(), Verdict::Accepted))
+            .map(|package| (package.record.clone(), Verdict::Accepted))
             .collect();
         for digest in std::iter::once(&file).chain(nested) {
             if judged.iter().any(|(known, _)| known.digest == *digest) {
@@ -168,11 +179,14 @@ impl Ingest {
     }
 
     /// Says that packages are ready, and wakes whom that concerns.
-    fn announce(&self, packages: &[PackageRecord], committed: Committed) {
+    fn announce(&self, packages: &[NewPackage], committed: Committed) {
         self.counters
             .packages_ready
             .fetch_add(packages.len() as u64, Ordering::Relaxed);
-        for package in packages {
+        for NewPackage {
+            record: package, ..
+        } in packages
+        {
             tracing::info!(
                 package = %package.name,
                 version = package.version.as_deref().unwrap_or("-"),

@@ -5,12 +5,19 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::audit;
-use crate::base::{Class, Classified, Digest, TreeError};
+use crate::base::{ByteCount, Class, Classified, Digest, TreeError};
 use crate::catalog;
 use crate::package;
 use crate::store;
 use crate::sys::fs as durable;
 use crate::verify;
+
+/// The code of [`Error::LowSpace`].
+pub(super) const LOW_SPACE: &str = "low-space";
+
+/// What to do where space is short.
+pub(super) const MAKE_SPACE: &str = "see what `violetd retain plan` would remove, approve it by `violetd retain apply`, and free what \
+     nobody wants by `violetd gc`; or make the file system of the state directory larger; ingest goes on by itself";
 
 /// What can go wrong in this module.
 #[derive(Debug, Error)]
@@ -33,11 +40,11 @@ pub enum Error {
         verified: Digest,
     },
     /// Writing on would leave too little space.
-    #[error("expected {needed_bytes} bytes of free space, found {available_bytes}")]
+    #[error("expected {} of free space, found {}", ByteCount(*needed_bytes), ByteCount(*available_bytes))]
     LowSpace {
-        /// What is free.
+        /// What is free, once nothing of the file is left.
         available_bytes: u64,
-        /// What the file and the reserve need.
+        /// What the file is expected to take, and what must be left then.
         needed_bytes: u64,
     },
     /// The store refused.
@@ -70,7 +77,7 @@ impl Error {
             Self::Verify(error) => error.code(),
             Self::Package(error) => error.code(),
             Self::FileChanged { .. } => "file-changed",
-            Self::LowSpace { .. } => "low-space",
+            Self::LowSpace { .. } => LOW_SPACE,
             Self::Tree(_) | Self::Store(_) => "store",
             Self::Catalog(_) => "catalog",
             Self::Audit(_) => "audit",
@@ -108,9 +115,7 @@ impl Classified for Error {
                 "move complete files into the drop folder, do not write them there twice"
                     .to_owned(),
             ),
-            Self::LowSpace { .. } => {
-                Some("free space in the state directory, ingest goes on by itself".to_owned())
-            }
+            Self::LowSpace { .. } => Some(MAKE_SPACE.to_owned()),
             Self::Store(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
             Self::Audit(error) => error.hint(),

@@ -25,7 +25,7 @@ const UNFINISHED_ENDINGS: [&str; 7] = [
 
 /// How many levels of folders below a drop folder are looked at. A medium with a folder for each delivery, product and
 /// version has three; chosen, not measured.
-pub(super) const FOLDER_DEPTH_MAX: usize = 8;
+pub const FOLDER_DEPTH_MAX: usize = 8;
 
 /// A file, or all files of a package in parts, that may be a package.
 #[derive(Clone, Debug, PartialEq, Eq)]

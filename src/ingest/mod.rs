@@ -28,10 +28,17 @@
 //! folder; blobs that are in the store already are hashed and not written again, and the verdict is on the audit record
 //! twice. A power cut has the same effect.
 //!
+//! # Space
+//!
+//! While the disk is low (see [`crate::sys::disk`]) no file is begun; what is in progress goes on until it is critical. A file
+//! for which there is not enough waits, with what it needs in the status, and smaller ones go on. As long as one waits, space
+//! is looked at every five seconds, so that ingest goes on that soon after there is enough; a write to the catalog may fail for
+//! some seconds more, see there, and is repeated after five.
+//!
 //! # Failure
 //!
-//! A file that can never become a package (class `rejected`) moves to `rejected/` with a reason. Everything else (no
-//! space, an unreadable file, a broken keyring) leaves it where it is; it is tried again with back-off, and other files go on. All files of a
+//! A file that can never become a package (class `rejected`) moves to `rejected/` with a reason. Everything else (an
+//! unreadable file, a broken keyring) leaves it where it is; it is tried again with back-off, and other files go on. All files of a
 //! package in parts share its fate.
 
 mod advance;
@@ -39,9 +46,12 @@ mod error;
 mod folder;
 mod import;
 mod listing;
+mod measure;
 mod record;
+mod retry;
 mod settle;
 mod sink;
+mod space;
 pub mod state;
 mod waiting;
 
@@ -49,7 +59,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -57,15 +67,18 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::Error;
 pub use self::folder::{AfterReady, Folder};
 use self::import::Importer;
+pub use self::listing::FOLDER_DEPTH_MAX;
 use self::listing::{Apart, Listing};
 use self::record::Recorder;
+use self::retry::Retry;
 use self::settle::Settler;
+use self::space::Expansion;
 use crate::audit::Log;
 use crate::base::{Chain, Clock};
 use crate::catalog::{Catalog, IngestState};
 use crate::package::Limits;
 use crate::store::Store;
-use crate::sys::backoff::Backoff;
+use crate::sys::disk::Alarm;
 use crate::sys::watch::Watcher;
 use crate::task::{Activator, Finished, Task};
 
@@ -79,8 +92,6 @@ pub struct Options {
     pub folders: Vec<Folder>,
     /// Bounds on what a package may contain.
     pub limits: Limits,
-    /// Free space, in bytes, that ingest leaves.
-    pub free_bytes_min: u64,
     /// How often the folders are looked at without being woken.
     pub rescan: Duration,
 }
@@ -123,7 +134,7 @@ pub struct Ingest {
     clock: Arc<dyn Clock>,
     settler: Settler,
     /// Files that failed for a reason which may pass, and when they are tried again.
-    retries: BTreeMap<PathBuf, (Backoff, Instant)>,
+    retries: BTreeMap<PathBuf, Retry>,
     /// Files in a final state that could not be moved away: said once, not at every run.
     stuck: BTreeSet<PathBuf>,
     /// What is not looked at, and why: said once, too.
@@ -144,6 +155,8 @@ pub struct Parts {
     pub catalog: Catalog,
     /// Where verdicts are put on record.
     pub audit: Log,
+    /// How much space there is for blobs.
+    pub disk: Arc<Alarm>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Wakes the task. Folders below the drop folders are added as they are found.
@@ -162,7 +175,8 @@ impl Ingest {
             catalog: parts.catalog,
             clock: Arc::clone(&parts.clock),
             limits: options.limits,
-            free_bytes_min: options.free_bytes_min,
+            disk: parts.disk,
+            expansion: Expansion::default(),
         };
         let ingest = Self {
             options,
@@ -299,6 +313,10 @@ impl Task for Ingest {
             ..Scan::default()
         };
         let mut problems = Vec::new();
+        // Not only where a file comes: the alarm is for those who look at an idle daemon, too.
+        if let Err(error) = self.importer.disk.look() {
+            problems.push(Chain(&error).to_string());
+        }
         let ready_before = self.counters.packages_ready.load(Ordering::Relaxed);
         let apart = Apart::find(&self.options.folders);
         for folder in self.options.folders.clone() {

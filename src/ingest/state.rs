@@ -1,6 +1,6 @@
 //! The life of a dropped file, as a pure function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::Digest;
 use crate::catalog::{IngestState, Provenance};
@@ -29,6 +29,8 @@ pub enum Event {
     BaseMissing {
         /// The blobs, with their sizes in bytes.
         missing: BTreeMap<Digest, u64>,
+        /// The other blobs that it builds on.
+        present: BTreeSet<Digest>,
     },
     /// It will never become a package as it is.
     Refused {
@@ -73,13 +75,14 @@ pub fn next(state: Option<&IngestState>, event: Event) -> Option<IngestState> {
         (Some(S::Settled | S::Verified { .. }), Event::Refused { code, reason, hint }) => {
             Some(S::Rejected { code, reason, hint })
         }
-        (Some(S::Verified { .. } | S::Waiting { .. }), Event::BaseMissing { missing })
+        (Some(S::Verified { .. } | S::Waiting { .. }), Event::BaseMissing { missing, present })
             if !missing.is_empty() =>
         {
             let (missing, sizes_bytes) = missing.into_iter().unzip();
             Some(S::Waiting {
                 missing,
                 sizes_bytes,
+                present: present.into_iter().collect(),
             })
         }
         (
@@ -181,6 +184,7 @@ mod tests {
         let missing = (0..count).map(|it| (Digest::from_bytes([it; 32]), u64::from(it)));
         Event::BaseMissing {
             missing: missing.collect(),
+            present: BTreeSet::from([Digest::from_bytes([0xff; 32])]),
         }
     }
 
@@ -193,10 +197,13 @@ mod tests {
         let IngestState::Waiting {
             missing,
             sizes_bytes,
+            ..
         } = &waiting
         else {
             panic!("expected to wait, found {waiting:?}");
         };
+        assert_eq!(waiting.kept().count(), 3, "what is there and what is not");
+        assert_eq!(verified.kept().count(), 0);
         assert_eq!((missing.len(), sizes_bytes.as_slice()), (2, &[0, 1][..]));
         let fewer = next(Some(&waiting), base_missing(1)).unwrap();
         assert_eq!(next(Some(&fewer), base_missing(0)), None);
@@ -245,7 +252,8 @@ mod tests {
                         prop_assert!(is_verified && (is_unpacked || *is_repeat));
                     }
                     IngestState::Unpacked => prop_assert!(is_verified),
-                    IngestState::Waiting { missing, sizes_bytes } => {
+                    IngestState::Waiting { missing, sizes_bytes, present } => {
+                        prop_assert!(present.is_sorted());
                         prop_assert!(is_verified && !missing.is_empty());
                         prop_assert_eq!(missing.len(), sizes_bytes.len());
                         prop_assert!(missing.is_sorted());

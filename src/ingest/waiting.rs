@@ -1,6 +1,6 @@
-//! What a file waits for: rest, its other parts, its sidecar, what it builds on, and the next attempt.
+//! What a file waits for: rest, its other parts, its sidecar, and what it builds on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,14 +11,8 @@ use super::{Error, Folder, Ingest, Note, Wait};
 use crate::base::{ByteCount, Chain, Classified as _, Digest};
 use crate::catalog::{IngestRecord, IngestState};
 use crate::package::Request;
-use crate::sys::backoff::{self, Backoff};
 use crate::sys::fs::{self as durable, Context as _};
 use crate::verify::{Parts, Sidecars, Source, open_file};
-
-/// The longest wait before a file is tried again that failed for a reason which may pass. Chosen, not measured.
-const RETRY_MAX: Duration = Duration::from_mins(10);
-/// The first such wait. Chosen, not measured.
-const RETRY_FIRST: Duration = Duration::from_secs(5);
 
 /// Whether all files of a candidate are there.
 pub(super) enum Found {
@@ -91,16 +85,20 @@ impl Ingest {
         let IngestState::Waiting {
             missing,
             sizes_bytes,
+            present,
         } = &record.state
         else {
             return Ok(None);
         };
         let known = missing.len();
         let sizes = sizes_bytes.iter().copied().chain(std::iter::repeat(0));
+        let mut present: BTreeSet<Digest> = present.iter().copied().collect();
         let mut still = BTreeMap::new();
         for (digest, size_bytes) in missing.iter().zip(sizes) {
             if self.importer.store.find(digest)?.is_none() {
                 still.insert(*digest, size_bytes);
+            } else {
+                present.insert(*digest);
             }
         }
         if still.is_empty() {
@@ -108,7 +106,7 @@ impl Ingest {
         }
         if still.len() < known {
             let missing = still.clone();
-            self.transition(record, Event::BaseMissing { missing })?;
+            self.transition(record, Event::BaseMissing { missing, present })?;
         }
         Ok(Some(Wait {
             again_in: self.options.rescan,
@@ -159,34 +157,6 @@ impl Ingest {
         if let Err(error) = durable::remove_file(&request) {
             tracing::warn!(path = %request.display(), reason = %Chain(&error), "request stays");
         }
-    }
-
-    pub(super) fn wait_for_retry(&self, path: &Path) -> Option<Wait> {
-        let (_, due) = self.retries.get(path)?;
-        let again_in = due.saturating_duration_since(Instant::now());
-        let note = self.notes.borrow().get(path).cloned()?;
-        (!again_in.is_zero()).then_some(Wait { again_in, note })
-    }
-
-    /// Notes a failure that may pass and returns when the file is tried again.
-    pub(super) fn fail(&mut self, path: &Path, error: &Error) -> Duration {
-        let (backoff, due) = self
-            .retries
-            .entry(path.to_owned())
-            .or_insert_with(|| (Backoff::new(RETRY_FIRST, RETRY_MAX), Instant::now()));
-        let again_in = backoff.fail(backoff::random());
-        *due = Instant::now() + again_in;
-        let reason = Chain(error).to_string();
-        tracing::warn!(path = %path.display(), code = error.code(), %reason, retry_in = ?again_in, "package is not ingested yet");
-        self.note(
-            path,
-            Note {
-                code: Some(error.code()),
-                text: reason,
-                hint: error.hint(),
-            },
-        );
-        again_in
     }
 }
 

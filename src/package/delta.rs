@@ -135,7 +135,7 @@ impl Wanted {
             return Ok(());
         }
         Err(Error::BaseMissing {
-            expected: self.expected.len(),
+            expected: self.expected,
             missing: self.missing,
         })
     }

@@ -11,7 +11,7 @@
 //!
 //! - `unsupported-layout`: a docker-archive, before those were read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use thiserror::Error;
@@ -471,10 +471,10 @@ pub enum Error {
         image: Box<ImageReference>,
     },
     /// A delta package builds on blobs that are not there yet.
-    #[error("expected {} blobs that the package builds on, found {} of them missing", expected, missing.len())]
+    #[error("expected {} blobs that the package builds on, found {} of them missing", expected.len(), missing.len())]
     BaseMissing {
-        /// How many it builds on.
-        expected: usize,
+        /// All that it builds on, as far as it was read.
+        expected: BTreeSet<Digest>,
         /// Which of them are not there, with their sizes in bytes.
         missing: BTreeMap<Digest, u64>,
     },

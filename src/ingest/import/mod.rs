@@ -11,7 +11,7 @@
 //! what is no longer the verified file is not refused for what somebody else has put in its place.
 //!
 //! A file may carry several packages, one of which may be the file itself. All of them become ready together, and those
-//! that the catalog has already are left as they are. A file that only carries others has no record of its own: when it
+//! that the catalog has already are left as they are, but for blobs of them that were lost: those are stored again. A file that only carries others has no record of its own: when it
 //! comes again it is unpacked again, its blobs are compared with those in the store and not written, and a package that
 //! was removed meanwhile is ready again.
 
@@ -20,16 +20,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::measure::MeasureSink;
 use super::sink::BatchSink;
+use super::space::{self, Budget, Expansion};
 use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
 use crate::base::{Clock, Digest, Hasher, PackageKind, PackageName, Tree};
-use crate::catalog::{Catalog, Cosigner, ImageRecord, PackageRecord, Provenance};
-use crate::package::{self, Contents, HashingReader, Limits, UnpackError};
-use crate::store::{self, Batch, Committed, Store};
+use crate::catalog::{Catalog, Cosigner, ImageRecord, NewPackage, PackageRecord, Provenance};
+use crate::package::{self, Contents, HashingReader, Limits, Sink, UnpackError};
+use crate::store::{self, Batch, Committed, Lease, Store};
+use crate::sys::disk::Alarm;
 use crate::sys::fs::Context as _;
 use crate::verify::{PackageFile, Source, Verdict, Verified};
 
@@ -43,19 +47,23 @@ pub(super) struct Importer {
     pub(super) catalog: Catalog,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
-    /// Free space, in bytes, that must remain after each blob.
-    pub(super) free_bytes_min: u64,
+    /// Where the store is: how much free space must remain.
+    pub(super) disk: Arc<Alarm>,
+    /// What packages take.
+    pub(super) expansion: Expansion,
 }
 
 /// What became of a file.
 #[derive(Debug)]
 pub(super) struct Imported {
     /// Packages that the catalog does not have yet. Their blobs are in the store.
-    pub(super) packages: Vec<PackageRecord>,
+    pub(super) packages: Vec<NewPackage>,
     /// Packages inside of the file, known ones included.
     pub(super) nested: Vec<Digest>,
     /// What was committed to the store; nothing where the file was not unpacked, because its package is known.
     pub(super) committed: Option<Committed>,
+    /// Keeps the blobs of the packages in the store until the catalog says that they are wanted.
+    pub(super) lease: Option<Lease>,
 }
 
 impl Importer {
@@ -67,12 +75,49 @@ impl Importer {
     ) -> Result<Imported, Error> {
         let file = file.get();
         if self.catalog.find_package(&file.digest)?.is_some() {
-            return self.known(&file.digest);
+            let known = self.known(&file.digest)?;
+            if self.is_whole(&file.digest)? && self.are_whole(&known.nested)? {
+                return Ok(known);
+            }
+            tracing::info!(digest = %file.digest, "known package is unpacked again, because blobs of it are lost");
         }
-        self.check_space(file.size_bytes)?;
-        let mut sink = BatchSink::new(self, stop);
-        let unpacked = self.read(file, &mut sink)?;
+        let expected_bytes = self.expansion.estimate(file.size_bytes, &self.catalog)?;
+        let unpacked = space::check(&self.disk, 0, expected_bytes);
+        match unpacked.and_then(|()| self.unpack_within(file, None, stop)) {
+            // As far as that can be estimated.
+            Err(Error::LowSpace { .. }) => {
+                let total_bytes = self.measure(file, stop)?;
+                space::check(&self.disk, 0, total_bytes)?;
+                self.unpack_within(file, Some(total_bytes), stop)
+            }
+            result => result,
+        }
+    }
+
+    /// Unpacks a file as long as there is space; `total_bytes` is what was counted.
+    fn unpack_within(
+        &self,
+        file: &PackageFile,
+        total_bytes: Option<u64>,
+        stop: &CancellationToken,
+    ) -> Result<Imported, Error> {
+        let budget = Budget::new(&self.disk, file.size_bytes, total_bytes);
+        let mut sink = BatchSink::new(self, budget, stop);
+        let read_bytes = sink.read_bytes();
+        let unpacked = self.read(file, &mut sink, read_bytes, stop)?;
+        self.expansion.add(file.size_bytes, sink.received_bytes());
         self.store(file, unpacked, sink.batch)
+    }
+
+    /// Returns how many bytes the store lacks of a file, as far as it can be read: what is wrong with it is found when it is
+    /// unpacked.
+    fn measure(&self, file: &PackageFile, stop: &CancellationToken) -> Result<u64, Error> {
+        let mut sink = MeasureSink::new(&self.store, stop);
+        let result = self.read(file, &mut sink, Arc::default(), stop);
+        if let Err(Error::Stopped) = result {
+            return Err(Error::Stopped);
+        }
+        Ok(sink.new_bytes)
     }
 
     /// Commits what the packages of a file consist of, and nothing else of it, and returns their records.
@@ -85,40 +130,70 @@ impl Importer {
         batch.retain(|digest| contents_of(&unpacked).any(|it| it.blobs.contains_key(digest)));
         for (digest, size_bytes) in contents_of(&unpacked).flat_map(|it| &it.blobs) {
             // A base blob may have been there when it was looked for, and be gone now.
-            if batch.find(digest)? != Some(*size_bytes) {
+            if batch.hold(digest)? != Some(*size_bytes) {
                 return Err(store::Error::Vanished { digest: *digest }.into());
             }
         }
         let nested = unpacked.nested.iter().map(|inner| inner.digest).collect();
         let mut packages = self.records(file, unpacked, &batch)?;
-        let committed = batch.commit()?;
+        let (committed, lease) = batch.commit()?;
         let now = self.clock.now();
         for package in &mut packages {
-            package.ready_at = now;
+            package.record.ready_at = now;
         }
         Ok(Imported {
             packages,
             nested,
             committed: Some(committed),
+            lease: Some(lease),
         })
     }
 
     /// Returns what is to be said of a file whose package is in the catalog already.
     fn known(&self, digest: &Digest) -> Result<Imported, Error> {
-        let packages = self.catalog.list_packages()?.into_iter();
-        let nested = packages.filter(|package| package.carried_by == Some(*digest));
+        let mut nested = Vec::new();
+        self.catalog.for_each_package(|package| {
+            if package.carried_by == Some(*digest) {
+                nested.push(package.digest);
+            }
+            Ok::<(), Error>(())
+        })?;
         Ok(Imported {
             packages: Vec::new(),
-            nested: nested.map(|package| package.digest).collect(),
+            nested,
             committed: None,
+            lease: None,
         })
+    }
+
+    fn are_whole(&self, packages: &[Digest]) -> Result<bool, Error> {
+        for package in packages {
+            if !self.is_whole(package)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns whether the store has every blob that a package keeps, with the right size. What is in them is the business
+    /// of scrub, which puts away what is damaged.
+    fn is_whole(&self, package: &Digest) -> Result<bool, Error> {
+        let content = self.catalog.find_content(package)?.unwrap_or_default();
+        for (digest, size_bytes) in content.entries() {
+            if self.store.find(digest)? != Some(*size_bytes) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Reads the file that was verified, and no other.
     fn read(
         &self,
         file: &PackageFile,
-        sink: &mut BatchSink<'_>,
+        sink: &mut impl Sink<Error = Error>,
+        read_bytes: Arc<AtomicU64>,
+        stop: &CancellationToken,
     ) -> Result<package::Unpacked, Error> {
         let changed = || Error::FileChanged {
             path: file.source.path().to_owned(),
@@ -126,9 +201,9 @@ impl Importer {
         };
         let opened = file.source.open().context("open", file.source.path())?;
         let (reader, digest) = HashingReader::new(opened);
-        let stop = sink.stop;
-        let reader = Stoppable {
+        let reader = Watched {
             inner: reader,
+            read_bytes,
             stop: stop.clone(),
         };
         match package::unpack(reader, &self.limits, sink) {
@@ -147,26 +222,13 @@ impl Importer {
         }
     }
 
-    /// Refuses to go on where writing `bytes` would leave too little free space.
-    pub(super) fn check_space(&self, bytes: u64) -> Result<(), Error> {
-        let available_bytes = self.store.space()?.available_bytes;
-        let needed_bytes = bytes.saturating_add(self.free_bytes_min);
-        if available_bytes < needed_bytes {
-            return Err(Error::LowSpace {
-                available_bytes,
-                needed_bytes,
-            });
-        }
-        Ok(())
-    }
-
     /// Returns the records of the packages in a file that the catalog does not have yet.
     fn records(
         &self,
         file: &PackageFile,
         unpacked: package::Unpacked,
         batch: &Batch,
-    ) -> Result<Vec<PackageRecord>, Error> {
+    ) -> Result<Vec<NewPackage>, Error> {
         let outer = unpacked.package.map(|contents| Origin {
             digest: file.digest,
             size_bytes: file.size_bytes,
@@ -181,10 +243,12 @@ impl Importer {
             carried_by: Some(file.digest),
             contents: inner.contents,
         });
-        let mut records: Vec<PackageRecord> = Vec::new();
+        let mut records: Vec<NewPackage> = Vec::new();
         for origin in outer.into_iter().chain(inner) {
             // A file may carry the same package twice.
-            let is_known = records.iter().any(|known| known.digest == origin.digest)
+            let is_known = records
+                .iter()
+                .any(|known| known.record.digest == origin.digest)
                 || self.catalog.find_package(&origin.digest)?.is_some();
             if !is_known {
                 records.push(self.record(origin, provenance(&file.verdict), batch)?);
@@ -198,7 +262,7 @@ impl Importer {
         origin: Origin,
         provenance: Provenance,
         batch: &Batch,
-    ) -> Result<PackageRecord, Error> {
+    ) -> Result<NewPackage, Error> {
         let Origin {
             digest,
             size_bytes,
@@ -227,7 +291,12 @@ impl Importer {
                 content_bytes,
             });
         }
-        Ok(PackageRecord {
+        let content = contents
+            .blobs
+            .iter()
+            .map(|(digest, size_bytes)| (*digest, *size_bytes));
+        let content = content.collect();
+        let record = PackageRecord {
             digest,
             size_bytes,
             name: contents.name.unwrap_or_else(|| name_from_file(&file_name)),
@@ -253,23 +322,27 @@ impl Importer {
             carried_by,
             provenance,
             ready_at: self.clock.now(),
-        })
+        };
+        Ok(NewPackage { record, content })
     }
 }
 
-/// A reader that fails once `stop` is cancelled. The sink sees that only where there are blobs, and of a file of gigabytes
-/// none may ever come.
-struct Stoppable<R> {
+/// A reader that says how far it is, and fails once `stop` is cancelled: the sink sees that only where there are blobs, and
+/// of a file of gigabytes none may ever come.
+struct Watched<R> {
     inner: R,
+    read_bytes: Arc<AtomicU64>,
     stop: CancellationToken,
 }
 
-impl<R: Read> Read for Stoppable<R> {
+impl<R: Read> Read for Watched<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if self.stop.is_cancelled() {
             return Err(io::Error::other(Error::Stopped));
         }
-        self.inner.read(into)
+        let count = self.inner.read(into)?;
+        self.read_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
     }
 }
 

@@ -11,11 +11,18 @@ use crate::base::oci::{Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST};
 use crate::catalog::{IngestRecord, IngestState};
 use crate::package::parts::{PartFiles, Splitter, Table};
 use crate::package::{Image, Manifest, Nested, WriteOptions, Writer};
+use crate::sys::disk::Marks;
 use crate::sys::fs as durable;
 use crate::verify::{Failure, Keyring, Policy, Requirements, verify_file};
 
 /// How long parts are: a package of these tests has several.
 const PART_BYTES: NonZeroU64 = NonZeroU64::new(300).unwrap();
+
+/// Nothing is too little.
+const NO_MARKS: Marks = Marks {
+    low_bytes: 0,
+    critical_bytes: 0,
+};
 
 /// An importer over a store and a catalog of its own, and a drop folder.
 struct Bench {
@@ -29,10 +36,11 @@ impl Bench {
         let state = dir.path().join("state");
         let importer = Importer {
             store: Store::open(&state).unwrap(),
-            catalog: Catalog::open(&state.join("catalog")).unwrap(),
+            catalog: Catalog::open(&state).unwrap(),
             clock: Arc::new(SystemClock),
             limits: Limits::default(),
-            free_bytes_min: 0,
+            disk: Arc::new(Alarm::new(dir.path(), NO_MARKS)),
+            expansion: Expansion::default(),
         };
         Self { dir, importer }
     }
@@ -205,8 +213,8 @@ fn one_part_swapped_after_all_were_verified_is_caught() {
         bench.write(&part.name, &content);
     }
     let imported = bench.unpack(&file).unwrap();
-    assert_eq!(imported.packages[0].digest, Digest::of(&good));
-    assert_eq!(imported.packages[0].file_name, "x.tgz");
+    assert_eq!(imported.packages[0].record.digest, Digest::of(&good));
+    assert_eq!(imported.packages[0].record.file_name, "x.tgz");
 }
 
 #[test]
@@ -228,7 +236,8 @@ fn store_nested(
     inner: &[(&str, &[u8])],
 ) -> Imported {
     let stop = CancellationToken::new();
-    let mut sink = BatchSink::new(&bench.importer, &stop);
+    let budget = Budget::new(&bench.importer.disk, 0, None);
+    let mut sink = BatchSink::new(&bench.importer, budget, &stop);
     let nested = inner.iter().map(|(path, content)| {
         let content = content.to_vec();
         let digest = Digest::of(&content);
@@ -289,12 +298,12 @@ fn packages_inside_of_a_file_have_records_of_their_own_and_known_ones_stay_as_th
         panic!("expected one new package, found {imported:?}");
     };
     assert_eq!(
-        (new.digest, new.file_name.as_str()),
+        (new.record.digest, new.record.file_name.as_str()),
         (digests[1], "a/two.tgz")
     );
-    assert_eq!(new.name.as_str(), "two");
-    assert_eq!(new.carried_by, Some(carrier.get().digest));
-    assert_eq!(new.provenance, Provenance::Unchecked);
+    assert_eq!(new.record.name.as_str(), "two");
+    assert_eq!(new.record.carried_by, Some(carrier.get().digest));
+    assert_eq!(new.record.provenance, Provenance::Unchecked);
     commit(&bench, &imported);
     let known = bench.importer.catalog.find_package(&digests[0]).unwrap();
     assert_eq!(known.unwrap().carried_by, None);
@@ -315,5 +324,42 @@ fn file_names_become_names() {
         ("ä.tgz", "unnamed"),
     ] {
         assert_eq!(name_from_file(file_name).as_str(), name);
+    }
+}
+
+#[test]
+fn a_known_package_that_comes_again_restores_blobs_that_were_lost() {
+    let bench = Bench::new();
+    bench.write("x.tgz", &package_of(b"layer"));
+    let file = verified(&Source::File(bench.path("x.tgz")));
+    let imported = bench.unpack(&file).unwrap();
+    let catalog = &bench.importer.catalog;
+    let record = IngestRecord {
+        path: "x.tgz".to_owned(),
+        size_bytes: 0,
+        modified_at: SystemClock.now(),
+        digest: None,
+        state: IngestState::Seen,
+        updated_at: SystemClock.now(),
+    };
+    catalog
+        .commit_packages(&imported.packages, &record)
+        .unwrap();
+    drop(imported);
+    assert_eq!(bench.unpack(&file).unwrap().committed, None, "all is there");
+
+    let blobs = bench.importer.store.list();
+    let blobs: Vec<Digest> = blobs.map(|blob| blob.unwrap().0).collect();
+    for lost in &blobs {
+        bench.importer.store.quarantine(lost).unwrap();
+        let again = bench.unpack(&file).unwrap();
+        assert!(again.packages.is_empty(), "it is known");
+        let committed = again.committed.unwrap();
+        assert_eq!(
+            (committed.new_blobs, committed.known_blobs),
+            (1, 2),
+            "{lost}"
+        );
+        assert!(bench.importer.store.find(lost).unwrap().is_some());
     }
 }

@@ -99,7 +99,7 @@ fn a_delta_without_its_base_says_what_is_missing_wherever_its_manifest_is() {
         let Error::BaseMissing { expected, missing } = error else {
             return;
         };
-        assert_eq!((expected, missing), (1, sizes(&base)));
+        assert_eq!((expected.len(), missing), (1, sizes(&base)));
         // What came with the package does not stand for the base: that would depend on the order.
         files.extend(
             Builder {
@@ -366,7 +366,7 @@ fn all_that_the_deltas_of_a_file_miss_is_said_at_once_and_a_wrong_size_with_its_
     else {
         panic!("expected that the base is missing");
     };
-    assert_eq!((expected, missing.len()), (2, 2));
+    assert_eq!((expected.len(), missing.len()), (2, 2));
     let base = Blobs::from([one.clone()]);
     let error = unpack_carrier(&base, &[file("x/both.tgz", both(1))]).unwrap_err();
     assert_eq!(error.code(), "base-size-mismatch");

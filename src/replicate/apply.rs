@@ -17,16 +17,18 @@ use super::plan::{BlobStep, How, ImageState, ImageStep, Plan};
 use super::wanted::{Reference, WantedImage};
 use super::{Error, problem};
 use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
-use crate::base::{Digest, Repository};
+use crate::base::{Class, Classified as _, Digest, Repository};
 use crate::catalog::Problem;
 use crate::registry::{self, BlobSource, Client, ManifestReference, Uploaded};
-use crate::store::Store;
+use crate::store::{Lease, Store};
 
 /// What applying needs.
 #[derive(Debug)]
 pub(super) struct Executor<'a> {
     pub(super) registry: &'a Client,
     pub(super) store: &'a Store,
+    /// On everything that is pushed: renewed with every step.
+    pub(super) lease: &'a Lease,
     /// Requests that move content, in flight at one time.
     pub(super) concurrency: usize,
     pub(super) stop: &'a CancellationToken,
@@ -205,6 +207,7 @@ impl Executor<'_> {
         from: Option<&Repository>,
     ) -> Result<Moved, Error> {
         self.check_stop()?;
+        self.lease.renew();
         if from.is_none()
             && self
                 .registry
@@ -216,7 +219,9 @@ impl Executor<'_> {
         }
         let (store, digest) = (self.store.clone(), blob.digest);
         // A blob that the store lacks is found out here, before a session is opened on the registry.
-        store.open_blob(&digest)?;
+        store
+            .open_blob(&digest)
+            .inspect_err(|error| self.store.suspect_after(digest, error))?;
         let source: BlobSource = Arc::new(move || {
             let blob = store.open_blob(&digest).map_err(std::io::Error::other)?;
             Ok(blob.file)
@@ -224,7 +229,13 @@ impl Executor<'_> {
         let uploaded = self
             .registry
             .upload_blob(repository, blob, &source, from)
-            .await?;
+            .await
+            .inspect_err(|error| {
+                // Either the content has changed on its way or it is damaged here.
+                if error.class() == Class::Corrupt {
+                    self.store.suspect(digest);
+                }
+            })?;
         Ok(match uploaded {
             Uploaded::Mounted => Moved::Mounted,
             Uploaded::Sent { .. } => Moved::Sent,
@@ -238,6 +249,7 @@ impl Executor<'_> {
         state: &ImageState<'_>,
     ) -> Result<BlobCounts, Error> {
         let omitted = &state.tree.omitted;
+        self.lease.renew();
         match self.put_manifests(step, &step.manifests).await {
             Err(Error::Registry(registry::Error::ManifestBlobUnknown { missing, .. }))
                 if missing.is_disjoint(omitted) =>
@@ -272,7 +284,11 @@ impl Executor<'_> {
         manifest: &Descriptor,
     ) -> Result<(), Error> {
         self.check_stop()?;
-        let bytes = self.store.read(&manifest.digest, MANIFEST_BYTES_MAX)?;
+        let digest = manifest.digest;
+        let bytes = self
+            .store
+            .read(&digest, MANIFEST_BYTES_MAX)
+            .inspect_err(|error| self.store.suspect_after(digest, error))?;
         let media_type = &manifest.media_type;
         self.registry
             .put_manifest(repository, reference, media_type, Bytes::from(bytes))
@@ -357,7 +373,6 @@ fn manifest_reference(reference: &Reference) -> ManifestReference {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{Class, Classified as _};
     use crate::transport::{Action, Message};
 
     fn unknown(missing: &[Digest]) -> Error {

@@ -20,6 +20,11 @@
 //! A run is recorded when it ends. One that is killed leaves no record, so it is due again after a restart, and what it
 //! has brought to the target is found there.
 //!
+//! # Concurrency
+//!
+//! Packages may be removed and their blobs collected while a run is in progress. A run leases what it may push before it reads
+//! it, and looks after that whether its packages are still there: what is, stays to its end; what is not, is left out.
+//!
 //! # Failure
 //!
 //! A run that leaves something undone is repeated with back-off; the next scheduled run comes in any case.
@@ -31,6 +36,7 @@ mod run;
 mod trigger;
 pub mod wanted;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,7 +46,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::run::Run;
-pub use self::trigger::{Reason, Timetable};
+pub use self::trigger::Reason;
 use self::trigger::{Situation, until_first};
 use self::wanted::Filter;
 use crate::base::{Chain, Class, Classified, Clock, Digest, TargetName, Timestamp, TreeError};
@@ -49,7 +55,7 @@ use crate::platform::{self, ClusterName, Platform};
 use crate::registry::{self, Client};
 use crate::store::{self, Store};
 use crate::sys::backoff::{self, Backoff};
-use crate::task::{Activator, Finished, Task};
+use crate::task::{Activator, Finished, Task, Timetable};
 
 /// The longest sleep without looking at the clock, so that a changed clock is noticed. Chosen, not measured.
 const SLEEP_MAX: Duration = Duration::from_mins(10);
@@ -361,6 +367,17 @@ impl Replicate {
         Ok(record)
     }
 
+    /// Returns whether a package that is meant for this target was neither seen there nor by a run since the start. No record
+    /// is read for it: this is asked whenever the task wakes.
+    fn has_new_package(&self, record: &TargetRecord) -> bool {
+        let known: HashSet<&Digest> = record.synced_packages.iter().chain(&self.seen).collect();
+        let packages = self.catalog.summaries();
+        let mut meant = packages
+            .iter()
+            .filter(|package| self.target.filter.matches(&package.name));
+        meant.any(|package| !known.contains(&package.digest))
+    }
+
     /// Lists the packages that are meant for this target, in the order in which they became ready.
     fn list_packages(&self) -> Result<Vec<PackageRecord>, Error> {
         let mut packages = self.catalog.list_packages()?;
@@ -371,24 +388,20 @@ impl Replicate {
     /// Looks whether a run is due, and does it.
     async fn look(&mut self, stop: &CancellationToken) -> Result<String, Error> {
         let record = self.record()?;
-        let packages = self.list_packages()?;
         let now = self.clock.now();
-        let is_new = |package: &PackageRecord| {
-            !record.synced_packages.contains(&package.digest)
-                && !self.seen.contains(&package.digest)
-        };
         let latest_due = self.target.timetable.latest_due(now);
         let situation = Situation {
             now,
             is_requested: self.is_requested.swap(false, Ordering::AcqRel),
             latest_due,
             followed: record.last_scheduled_at,
-            has_new_package: self.target.runs_on_ready && packages.iter().any(is_new),
+            has_new_package: self.target.runs_on_ready && self.has_new_package(&record),
             retry_at: self.retry_at,
         };
         let Some(reason) = situation.decide() else {
             return Ok("nothing is due".to_owned());
         };
+        let packages = self.list_packages()?;
         self.progress
             .send_modify(|progress| progress.running = Some((reason, now)));
         self.seen = packages.iter().map(|package| package.digest).collect();

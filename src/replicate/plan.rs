@@ -28,13 +28,31 @@ use crate::base::{Digest, Repository, Tree};
 /// hostile package stacks beyond that is put without an order. Chosen, not measured.
 const WAVES_MAX: usize = 16;
 
+/// What was seen at the place of a wanted image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing is there.
+    Nothing,
+    /// The image with this digest.
+    Image(Digest),
+    /// It could not be found out, or the image cannot be read from the store: nothing is done with it in this run, and
+    /// what is about it waits.
+    Unknown,
+}
+
+impl From<Option<Digest>> for Found {
+    fn from(digest: Option<Digest>) -> Self {
+        digest.map_or(Self::Nothing, Self::Image)
+    }
+}
+
 /// What a target was seen to hold at the place of one wanted image, and what the image consists of.
 #[derive(Clone, Debug)]
 pub struct ImageState<'a> {
     /// The image.
     pub wanted: &'a WantedImage,
-    /// The digest at its place.
-    pub found: Option<Digest>,
+    /// What is at its place.
+    pub found: Found,
     /// The digest that we ourselves put there last.
     pub placed: Option<Digest>,
     /// Its manifests and blobs.
@@ -124,8 +142,9 @@ impl Plan {
         for (index, state) in states.iter().enumerate() {
             let wanted = state.wanted.root.digest;
             match state.found {
-                Some(found) if found == wanted => holders.add(state),
-                Some(found)
+                Found::Unknown => {}
+                Found::Image(found) if found == wanted => holders.add(state),
+                Found::Image(found)
                     if state.placed != Some(found) && !state.wanted.ours.contains(&found) =>
                 {
                     plan.conflicts.push(Conflict {
@@ -135,7 +154,7 @@ impl Plan {
                         found,
                     });
                 }
-                Some(_) | None => behind.push((index, state)),
+                Found::Image(_) | Found::Nothing => behind.push((index, state)),
             }
         }
         plan.blobs = plan_blobs(&behind, &holders);
@@ -148,7 +167,10 @@ impl Plan {
                 index,
                 place: state.wanted.place.clone(),
                 manifests: holders.missing_manifests(state),
-                replaces: state.found,
+                replaces: match state.found {
+                    Found::Image(found) => Some(found),
+                    Found::Nothing | Found::Unknown => None,
+                },
                 wave: waves[&index],
                 after,
             })

@@ -53,7 +53,7 @@ fn state<'a>(wanted: &'a WantedImage, tree: &'a Tree, found: Option<&str>) -> Im
     ImageState {
         wanted,
         tree,
-        found: found.map(digest),
+        found: found.map(digest).into(),
         placed: None,
     }
 }
@@ -180,14 +180,25 @@ fn referrers_come_after_what_they_are_about_in_their_repository() {
         ]
     );
     // One in place is waited for no longer; one in conflict will not come.
-    states[2].found = Some(digest("image"));
-    states[3].found = Some(digest("foreign"));
+    states[2].found = Found::Image(digest("image"));
+    states[3].found = Found::Image(digest("foreign"));
     let plan = Plan::new(&states);
     assert_eq!(plan.conflicts.len(), 1);
     assert_eq!(
         order(&plan),
         [
             (0, 1, vec![]),
+            (0, 4, vec![3]),
+            (0, 5, vec![]),
+            (1, 0, vec![1])
+        ]
+    );
+    // One of which nothing is known is left alone, and waited for all the same.
+    states[2].found = Found::Unknown;
+    assert_eq!(
+        order(&Plan::new(&states)),
+        [
+            (0, 1, vec![2]),
             (0, 4, vec![3]),
             (0, 5, vec![]),
             (1, 0, vec![1])
@@ -259,14 +270,14 @@ proptest! {
             .map(|(wanted, tree, is_there)| ImageState {
                 wanted,
                 tree,
-                found: is_there.then_some(wanted.root.digest),
+                found: is_there.then_some(wanted.root.digest).into(),
                 placed: None,
             })
             .collect();
         let plan = Plan::new(&states);
 
         let mut registry: BTreeMap<Repository, BTreeSet<Digest>> = BTreeMap::new();
-        for state in states.iter().filter(|state| state.found.is_some()) {
+        for state in states.iter().filter(|state| state.found != Found::Nothing) {
             let held = registry.entry(state.wanted.place.repository.clone()).or_default();
             held.extend(state.tree.blobs.iter().map(|blob| blob.descriptor.digest));
             held.extend(state.tree.manifests.iter().map(|manifest| manifest.digest));
@@ -304,7 +315,7 @@ proptest! {
             }
             prop_assert_eq!(step.manifests.last().unwrap().digest, states[step.index].wanted.root.digest);
         }
-        let behind = states.iter().filter(|state| state.found.is_none()).count();
+        let behind = states.iter().filter(|state| state.found == Found::Nothing).count();
         prop_assert_eq!(plan.images.len(), behind);
         prop_assert_eq!(plan.is_empty(), behind == 0);
     }

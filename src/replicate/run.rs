@@ -6,14 +6,17 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applied, Executor, observe};
-use super::plan::{ImageState, Plan};
+use super::plan::{Found, ImageState, Plan};
 use super::resources::{self, WantedResources};
 use super::trigger::Reason;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
 use super::{Error, Replicate, problem};
 use crate::base::oci::MANIFEST_BYTES_MAX;
-use crate::base::{Classified as _, Digest, Tree, TreeError};
-use crate::catalog::{PackageRecord, Placement, Problem, RunCounts, RunOutcome, RunRecord};
+use crate::base::{Class, Classified as _, Digest, Tree, TreeError};
+use crate::catalog::{
+    Content, PackageRecord, Placement, Problem, RunCounts, RunOutcome, RunRecord,
+};
+use crate::store::{self, Lease};
 
 /// The most problems that a record of a run keeps. Chosen, not measured.
 const PROBLEMS_MAX: usize = 100;
@@ -25,6 +28,12 @@ pub(super) struct Run<'a> {
     stop: &'a CancellationToken,
     wanted: Wanted,
     counts: RunCounts,
+    /// On everything that the run may push.
+    lease: Lease,
+    /// Packages that were removed from the catalog since the run began.
+    gone: BTreeSet<Digest>,
+    /// Images that only such packages bring, by index.
+    left_out: BTreeSet<usize>,
     /// Images that are where they should be, by index.
     in_place: BTreeSet<usize>,
     /// Images that are not, by index.
@@ -45,6 +54,9 @@ impl<'a> Run<'a> {
             stop,
             wanted: Wanted::collect(packages),
             counts: RunCounts::default(),
+            lease: task.store.lease(),
+            gone: BTreeSet::new(),
+            left_out: BTreeSet::new(),
             in_place: BTreeSet::new(),
             image_problems: BTreeMap::new(),
             package_problems: BTreeMap::new(),
@@ -78,9 +90,12 @@ impl<'a> Run<'a> {
         self.counts.requests = after.requests - before.requests;
         self.counts.bytes_sent = after.bytes_sent - before.bytes_sent;
         self.counts.retries = after.retries - before.retries;
+        // A place of a package may wait for the next run without any problem: it was wanted for another one that is gone now.
         let outcome = match &synced {
-            Some(_) if problems.is_empty() => RunOutcome::InSync,
-            Some(synced) if !synced.is_empty() => RunOutcome::Incomplete,
+            Some(synced) if problems.is_empty() && synced.len() + self.gone.len() == packages => {
+                RunOutcome::InSync
+            }
+            Some(synced) if problems.is_empty() || !synced.is_empty() => RunOutcome::Incomplete,
             Some(_) | None => RunOutcome::Failed,
         };
         let run = RunRecord {
@@ -102,11 +117,89 @@ impl<'a> Run<'a> {
         let found = self.observe().await?;
         self.counts.images_in_sync = self.in_place.len() as u64;
         if found.len() > self.in_place.len() {
-            let trees = tokio::task::block_in_place(|| self.read_trees(&found));
+            tokio::task::block_in_place(|| self.hold(&found))?;
+            let trees = tokio::task::block_in_place(|| self.read_trees(&found))?;
             self.bring(&found, &trees).await?;
         }
         self.counts.images_failed = self.image_problems.len() as u64;
+        self.counts.images_wanted -= self.left_out.len() as u64;
         self.place()
+    }
+
+    /// Leases all that packages keep of which an image is not in place, and leaves out what was removed from the catalog
+    /// since it was listed. Blocking.
+    ///
+    /// In this order: what a package keeps that is in the catalog after the lease was taken stays until the run ends.
+    fn hold(&mut self, found: &BTreeMap<usize, Option<Digest>>) -> Result<(), Error> {
+        let is_behind = |image: &usize| found.contains_key(image) && !self.in_place.contains(image);
+        let mut gone = BTreeSet::new();
+        for package in &self.wanted.packages {
+            if !package.images.iter().any(is_behind) {
+                continue;
+            }
+            let digest = package.record.digest;
+            let content = self.task.catalog.find_content(&digest)?;
+            for (blob, _) in content.iter().flat_map(Content::entries) {
+                self.lease.add(*blob);
+            }
+            if self.task.catalog.find_package(&digest)?.is_none() {
+                gone.insert(digest);
+            }
+        }
+        self.forget(gone);
+        Ok(())
+    }
+
+    /// Leaves packages out of the run that are no longer in the catalog, and the images that no other package brings.
+    fn forget(&mut self, gone: BTreeSet<Digest>) {
+        if gone.is_empty() {
+            return;
+        }
+        for digest in &gone {
+            tracing::debug!(target = %self.task.target.name, package = %digest, "package was removed, the run goes on without it");
+        }
+        self.gone.extend(gone);
+        let packages = self.wanted.packages.iter();
+        let there = packages.filter(|package| !self.gone.contains(&package.record.digest));
+        let mut still: BTreeSet<(usize, Digest)> = BTreeSet::new();
+        for package in there {
+            let brought: BTreeSet<Digest> = package
+                .record
+                .images
+                .iter()
+                .map(|image| image.digest)
+                .collect();
+            let images = package
+                .images
+                .iter()
+                .map(|image| (*image, self.wanted.images[*image].root.digest));
+            still.extend(images.filter(|(_, root)| brought.contains(root)));
+        }
+        let all = self.wanted.images.iter().enumerate();
+        let out = all.filter(|(index, image)| !still.contains(&(*index, image.root.digest)));
+        self.left_out = out
+            .map(|(index, _)| index)
+            .filter(|index| !self.in_place.contains(index))
+            .collect();
+    }
+
+    /// Finds out whether an image cannot be read because its packages were removed from the catalog meanwhile. Then it is
+    /// left out.
+    fn is_gone(&mut self, index: usize) -> Result<bool, Error> {
+        let mut gone = BTreeSet::new();
+        let packages = self.wanted.packages.iter();
+        for package in packages.filter(|package| package.images.contains(&index)) {
+            let digest = package.record.digest;
+            if self.task.catalog.find_package(&digest)?.is_none() {
+                gone.insert(digest);
+            }
+        }
+        if gone.is_empty() {
+            return Ok(false);
+        }
+        self.in_place.remove(&index);
+        self.forget(gone);
+        Ok(self.left_out.contains(&index))
     }
 
     /// Asks the registry what is at each place. Returns what could be seen, by index.
@@ -144,28 +237,40 @@ impl<'a> Run<'a> {
         Ok(found)
     }
 
-    /// Reads from the store what each image consists of. Blocking.
+    /// Reads from the store what each image consists of, those that could not be asked for included: others may be about
+    /// them. Blocking.
     fn read_trees(
         &mut self,
         found: &BTreeMap<usize, Option<Digest>>,
-    ) -> BTreeMap<usize, Arc<Tree>> {
-        let store = &self.task.store;
-        let mut reader = TreeReader::new(|digest: &Digest| store.read(digest, MANIFEST_BYTES_MAX));
-        let mut trees = BTreeMap::new();
-        for index in found.keys() {
-            let image = &self.wanted.images[*index];
-            match reader.read(image) {
+    ) -> Result<BTreeMap<usize, Arc<Tree>>, Error> {
+        let (store, lease) = (&self.task.store, &self.lease);
+        let mut reader = TreeReader::new(|digest: &Digest| {
+            lease.add(*digest);
+            let content = store.read(digest, MANIFEST_BYTES_MAX);
+            content.inspect_err(|error| store.suspect_after(*digest, error))
+        });
+        let (mut trees, mut unread) = (BTreeMap::new(), Vec::new());
+        let unseen = self.image_problems.keys();
+        let indexes = found.keys().chain(unseen);
+        for index in indexes.filter(|index| !self.left_out.contains(index)) {
+            match reader.read(&self.wanted.images[*index]) {
                 Ok(tree) => {
                     trees.insert(*index, tree);
                 }
-                Err(error) => {
-                    let problem = problem(subject(image), &Error::from(error));
-                    self.in_place.remove(index);
-                    self.image_problems.insert(*index, problem);
-                }
+                Err(error) if found.contains_key(index) => unread.push((*index, error)),
+                // Why it could not be asked for is said already.
+                Err(_) => {}
             }
         }
-        trees
+        for (index, error) in unread {
+            if is_absent(&error) && self.is_gone(index)? {
+                continue;
+            }
+            let problem = problem(subject(&self.wanted.images[index]), &Error::from(error));
+            self.in_place.remove(&index);
+            self.image_problems.insert(index, problem);
+        }
+        Ok(trees)
     }
 
     /// Plans and applies what is missing.
@@ -174,14 +279,22 @@ impl<'a> Run<'a> {
         found: &BTreeMap<usize, Option<Digest>>,
         trees: &BTreeMap<usize, Arc<Tree>>,
     ) -> Result<(), Error> {
-        let mut indexes = Vec::with_capacity(trees.len());
-        let mut states = Vec::with_capacity(trees.len());
-        for (index, tree) in trees {
-            let wanted = &self.wanted.images[*index];
-            indexes.push(*index);
+        let unread = self.unread(trees);
+        let all: BTreeMap<usize, &Tree> = trees
+            .iter()
+            .map(|(index, tree)| (*index, &**tree))
+            .chain(unread.iter().map(|(index, tree)| (*index, tree)))
+            .collect();
+        let mut indexes = Vec::with_capacity(all.len());
+        let mut states = Vec::with_capacity(all.len());
+        for (index, tree) in all {
+            let wanted = &self.wanted.images[index];
+            let is_known = !self.image_problems.contains_key(&index);
+            let found = found.get(&index).filter(|_| is_known);
+            indexes.push(index);
             states.push(ImageState {
                 wanted,
-                found: found[index],
+                found: found.map_or(Found::Unknown, |found| Found::from(*found)),
                 placed: self.placed(wanted)?,
                 tree,
             });
@@ -191,6 +304,7 @@ impl<'a> Run<'a> {
         let executor = Executor {
             registry: &self.task.target.registry,
             store: &self.task.store,
+            lease: &self.lease,
             concurrency: self.task.options.concurrency,
             stop: self.stop,
         };
@@ -216,6 +330,23 @@ impl<'a> Run<'a> {
             self.image_problems.insert(indexes[conflict.index], problem);
         }
         Ok(())
+    }
+
+    /// Returns what is known of images with problems that could not be read: their outermost manifests.
+    fn unread(&self, trees: &BTreeMap<usize, Arc<Tree>>) -> Vec<(usize, Tree)> {
+        let unread = self.image_problems.keys();
+        let unread = unread.filter(|index| !trees.contains_key(index));
+        unread
+            .map(|index| {
+                let tree = Tree {
+                    manifests: vec![self.wanted.images[*index].root.clone()],
+                    blobs: Vec::new(),
+                    omitted: BTreeSet::new(),
+                    subjects: BTreeSet::new(),
+                };
+                (*index, tree)
+            })
+            .collect()
     }
 
     /// Returns the digest that we put to the place of an image last.
@@ -256,7 +387,9 @@ impl<'a> Run<'a> {
         let Some(platform) = platform.filter(|_| !target.holds_resources) else {
             return;
         };
-        let is_complete = |package: &WantedPackage| self.has_images(package);
+        let is_complete = |package: &WantedPackage| {
+            self.has_images(package) && !self.gone.contains(&package.record.digest)
+        };
         let collected = WantedResources::collect(target, platform, &self.wanted, is_complete).await;
         self.package_problems = match collected {
             Ok(resources) => {
@@ -285,6 +418,7 @@ impl<'a> Run<'a> {
             .filter(|package| self.has_images(package))
             .map(|package| package.record.digest)
             .filter(|digest| !self.package_problems.contains_key(digest))
+            .filter(|digest| !self.gone.contains(digest))
             .collect()
     }
 }
@@ -325,6 +459,11 @@ where
         known.push((&image.omitted, Arc::clone(&tree)));
         Ok(tree)
     }
+}
+
+/// Returns whether a manifest cannot be read because it is not there.
+fn is_absent(error: &TreeError<store::Error>) -> bool {
+    matches!(error, TreeError::Read { source, .. } if source.class() == Class::Absent)
 }
 
 fn subject(image: &WantedImage) -> String {

@@ -4,15 +4,6 @@ use std::time::Duration;
 
 use crate::base::Timestamp;
 
-/// When scheduled runs are due. The daemon gives an implementation made from the cron expression.
-pub trait Timetable: std::fmt::Debug + Send + Sync {
-    /// Returns the last moment at or before `now` at which a run was due.
-    fn latest_due(&self, now: Timestamp) -> Option<Timestamp>;
-
-    /// Returns the first moment after `now` at which a run is due.
-    fn next_due(&self, now: Timestamp) -> Option<Timestamp>;
-}
-
 /// Why a run started. The names are persisted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::base::oci::Descriptor;
 use crate::base::{Digest, NamePattern, PackageName, Repository, Tag, Timestamp};
-use crate::catalog::PackageRecord;
+use crate::catalog::{PackageRecord, PackageSummary};
 
 /// Where an image lives on a target. The host is the target's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,17 +114,13 @@ impl Wanted {
     }
 }
 
-/// Returns the age of the oldest package that is ready and not in sync: the recovery point.
-pub fn lag(
-    packages: &[PackageRecord],
-    synced: &[Digest],
+/// Returns the age of the oldest of the packages that are ready and `missing` on a target: the recovery point.
+pub fn lag<'p>(
+    missing: impl IntoIterator<Item = &'p PackageSummary>,
     now: Timestamp,
 ) -> Option<chrono::TimeDelta> {
-    packages
-        .iter()
-        .filter(|package| !synced.contains(&package.digest))
-        .map(|package| now - package.ready_at)
-        .max()
+    let ages = missing.into_iter().map(|package| now - package.ready_at);
+    ages.max()
 }
 
 fn place_of(image: &crate::catalog::ImageRecord) -> Place {

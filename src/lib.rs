@@ -39,11 +39,17 @@ pub mod registry;
 
 // The work: make packages, say what is there already, take them in, bring them to targets.
 pub mod build;
+pub mod check;
 pub mod holdings;
 pub mod ingest;
 pub mod replicate;
+pub mod retain;
 
 // The program.
 pub mod cli;
 pub mod daemon;
 pub mod http;
+
+// Tests of all of it together.
+#[cfg(test)]
+mod crash;

@@ -44,6 +44,13 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "retain",
+        &[
+            "base", "sys", "task", "package", "store", "catalog", "audit", "registry",
+        ],
+    ),
+    ("check", &["base", "sys", "store", "catalog", "audit"]),
+    (
         "http",
         &[
             "base",
@@ -53,6 +60,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "catalog",
             "ingest",
             "replicate",
+            "retain",
+            "check",
         ],
     ),
     (
@@ -73,14 +82,35 @@ const LAYERS: &[(&str, &[&str])] = &[
             "platform",
             "ingest",
             "replicate",
+            "retain",
+            "check",
             "http",
         ],
     ),
     (
         "cli",
         &[
-            "base", "sys", "config", "package", "verify", "catalog", "audit", "build", "holdings",
-            "http", "daemon",
+            "base", "sys", "config", "package", "verify", "store", "catalog", "audit", "build",
+            "holdings", "retain", "check", "http", "daemon",
+        ],
+    ),
+    // Tests only.
+    (
+        "crash",
+        &[
+            "base",
+            "sys",
+            "task",
+            "package",
+            "verify",
+            "store",
+            "catalog",
+            "audit",
+            "registry",
+            "ingest",
+            "replicate",
+            "retain",
+            "check",
         ],
     ),
 ];

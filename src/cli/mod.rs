@@ -20,11 +20,17 @@
 //! | 77 | denied | credentials or permissions are missing |
 
 mod audit;
+mod check;
 mod config;
 mod create;
+mod gc;
 mod inventory;
 mod output;
 mod package;
+mod pin;
+mod reach;
+mod retain;
+mod scrub;
 mod serve;
 mod show;
 mod status;
@@ -54,14 +60,26 @@ struct Cli {
 enum Command {
     /// Run the daemon: watch the drop folders and keep all targets in sync
     Serve(serve::Arguments),
-    /// Show packages, files and targets of the running daemon
+    /// Show packages, files and targets
     Status(status::Arguments),
-    /// List the packages that are ready
-    Packages(status::Arguments),
+    /// List the packages that are ready, or show one
+    Packages(status::PackagesArguments),
     /// List the targets
     Targets(status::Arguments),
     /// Ask the running daemon to bring targets in sync now
     Sync(status::SyncArguments),
+    /// Show damaged blobs and how the check of all blobs goes, or ask for one
+    Scrub(scrub::Arguments),
+    /// Print which packages would go by the configured rules, or remove them
+    Retain(retain::Arguments),
+    /// Keep a package whatever the rules say
+    Pin(pin::PinArguments),
+    /// Leave a package to the rules again
+    Unpin(pin::UnpinArguments),
+    /// List the pinned packages
+    Pins(pin::PinsArguments),
+    /// Remove blobs from the local store that no package keeps; deletes nothing on a target
+    Gc(gc::Arguments),
     /// Write the folder from which a package is made
     Create(Box<create::Arguments>),
     /// Make a package from a folder that `create` wrote
@@ -74,6 +92,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Check the audit record, and report what it holds about a package
     Audit(audit::Arguments),
+    /// Check the state directory: is what is on disk what it should be?
+    Check(check::Arguments),
     /// Check a configuration file
     Config(config::Arguments),
 }
@@ -120,12 +140,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Packages(arguments) => status::packages(&arguments),
         Command::Targets(arguments) => status::targets(&arguments),
         Command::Sync(arguments) => status::sync(&arguments),
+        Command::Scrub(arguments) => scrub::run(&arguments),
+        Command::Retain(arguments) => retain::run(&arguments),
+        Command::Pin(arguments) => pin::pin(&arguments),
+        Command::Unpin(arguments) => pin::unpin(&arguments),
+        Command::Pins(arguments) => pin::pins(&arguments),
+        Command::Gc(arguments) => gc::run(&arguments),
         Command::Create(arguments) => create::run(*arguments),
         Command::Package(arguments) => package::run(&arguments),
         Command::Inventory(arguments) => inventory::run(&arguments),
         Command::Show(arguments) => show::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Config(arguments) => config::run(&arguments),
     };
     match result {

@@ -33,6 +33,17 @@ pub(super) fn json_text(value: &impl Serialize) -> String {
     text
 }
 
+/// Returns data for programs on one line, without a line feed.
+pub(super) fn json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("views can be written as JSON")
+}
+
+/// Shows how far something has come, on a terminal, in place of what was shown before; nothing for an empty text.
+pub(super) fn progress(text: &str) {
+    // Back to the beginning of the line, and away with the rest of it (ECMA-48, EL).
+    eprint!("\r{text}\x1b[K");
+}
+
 /// Prints data as it is. Whoever reads it may have seen enough (`violetd packages | head`): that is no failure, and any
 /// other is said where words go.
 pub(super) fn bytes(bytes: &[u8]) {

@@ -1,4 +1,5 @@
-//! `violetd status`, `packages`, `targets` and `sync`: questions to the running daemon.
+//! `violetd status`, `packages`, `targets` and `sync`: questions to the running daemon. All but the last are answered from
+//! its state directory where it does not run, which is then said.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -6,11 +7,16 @@ use std::process::ExitCode;
 use hyper::Method;
 
 use super::output::{self, span, table};
-use super::{ConfigArgument, EXIT_NO, Format, Outcome, runtime};
-use crate::base::{ByteCount, Platform, TargetName, Timestamp};
-use crate::catalog::RunOutcome;
+use super::{ConfigArgument, EXIT_NO, Failure, Format, Outcome, runtime};
+use crate::base::{ByteCount, Digest, Platform, TargetName, Timestamp};
+use crate::catalog::{RunOutcome, Source};
+use crate::config::Config;
+use crate::daemon::Stopped;
 use crate::http::client;
-use crate::http::view::{FileView, PackageView, StatusView, TargetView};
+use crate::http::view::{
+    DiskState, DiskView, FileView, PackageDetailView, PackageView, StatusView, TargetView,
+};
+use crate::sys::lock::Lock;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -19,9 +25,18 @@ pub(super) struct Arguments {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     output: Format,
-    /// Exit with 1 unless every target holds every package
+    /// Exit with 1 unless the daemon runs and every target holds every package
     #[arg(long)]
     check: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PackagesArguments {
+    #[command(flatten)]
+    common: Arguments,
+    /// Show all that is known of this package
+    #[arg(value_name = "DIGEST")]
+    package: Option<Digest>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,13 +57,38 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     Ok(code(arguments, &status))
 }
 
-pub(super) fn packages(arguments: &Arguments) -> Outcome {
+pub(super) fn packages(arguments: &PackagesArguments) -> Outcome {
+    if let Some(digest) = &arguments.package {
+        return package(&arguments.common, digest);
+    }
+    let arguments = &arguments.common;
     let status = fetch(arguments)?;
     match arguments.output {
         Format::Json => output::json(&status.packages),
         Format::Text => output::data(render_packages(&status.packages, status.targets.len())),
     }
     Ok(code(arguments, &status))
+}
+
+fn package(arguments: &Arguments, digest: &Digest) -> Outcome {
+    let config = arguments.config.load()?;
+    let path = format!("/v1/packages/{digest}");
+    let answer = client::get::<PackageDetailView>(&config.admin.socket, &path);
+    let package = match runtime()?.block_on(answer) {
+        Err(error) if error.is_nobody() => {
+            say_stopped(&config);
+            Stopped::open(&config)?.package(digest)?
+        }
+        answer => answer?,
+    };
+    match arguments.output {
+        Format::Json => output::json(&package),
+        Format::Text => output::data(render_package(&package)),
+    }
+    if arguments.check && package.in_sync_on.len() < config.targets.len() {
+        return Ok(ExitCode::from(EXIT_NO));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn targets(arguments: &Arguments) -> Outcome {
@@ -80,14 +120,40 @@ pub(super) fn sync(arguments: &SyncArguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn fetch(arguments: &Arguments) -> Result<StatusView, super::Failure> {
+/// Asks the daemon; where none runs, the state directory.
+fn fetch(arguments: &Arguments) -> Result<StatusView, Failure> {
     let config = arguments.config.load()?;
     let status = client::get(&config.admin.socket, "/v1/status");
-    Ok(runtime()?.block_on(status)?)
+    match runtime()?.block_on(status) {
+        Err(error) if error.is_nobody() => {
+            say_stopped(&config);
+            let stopped = Stopped::open(&config)?;
+            if stopped.source() == Source::Records {
+                output::note(
+                    "the catalog is missing or damaged: this is what the records of the packages say; the daemon makes it \
+                     anew when it starts",
+                );
+            }
+            Ok(stopped.status()?)
+        }
+        status => Ok(status?),
+    }
+}
+
+fn say_stopped(config: &Config) {
+    let socket = config.admin.socket.display();
+    let lock = config.state_dir.join("LOCK");
+    let runs = match Lock::owner(&lock) {
+        None => "is not running".to_owned(),
+        Some(owner) => format!("does not answer, and {owner} has its state directory"),
+    };
+    output::note(format!(
+        "the daemon {runs}: nobody listens at `{socket}`; this is what its state directory holds"
+    ));
 }
 
 fn code(arguments: &Arguments, status: &StatusView) -> ExitCode {
-    if arguments.check && !status.is_in_sync {
+    if arguments.check && !(status.is_running && status.is_in_sync) {
         return ExitCode::from(EXIT_NO);
     }
     ExitCode::SUCCESS
@@ -100,15 +166,24 @@ fn render(status: &StatusView) -> String {
     } else {
         "NOT in sync"
     };
-    let uptime = span(status.now - status.started_at);
     let available = ByteCount(status.disk.available_bytes);
     let version = &status.version;
+    let runs = match status.started_at {
+        Some(started_at) => format!("up {}", span(status.now - started_at)),
+        None => "NOT running".to_owned(),
+    };
     line(
         &mut text,
-        format_args!("{in_sync}; violetd {version}, up {uptime}, {available} free"),
+        format_args!("{in_sync}; violetd {version}, {runs}, {available} free"),
     );
+    if let Some(alarm) = render_alarm(&status.disk) {
+        line(&mut text, format_args!("{alarm}"));
+    }
     if let Some(problem) = &status.ingest_problem {
         line(&mut text, format_args!("ingest: {problem}"));
+    }
+    if let Some(damage) = &status.damage {
+        line(&mut text, format_args!("scrub: {damage}"));
     }
     text.push('\n');
     text.push_str(&render_targets(&status.targets, status.now));
@@ -119,6 +194,27 @@ fn render(status: &StatusView) -> String {
         text.push_str(&render_files(&status.files, status.now));
     }
     text
+}
+
+/// Says that space is short and what that means, if it is.
+fn render_alarm(disk: &DiskView) -> Option<String> {
+    let available = ByteCount(disk.available_bytes);
+    let (what, mark_bytes) = match disk.state {
+        DiskState::Ok => return None,
+        DiskState::Low => (
+            "disk space is LOW: ingest begins no package",
+            disk.low_bytes,
+        ),
+        DiskState::Critical => (
+            "disk space is CRITICAL: ingest has stopped",
+            disk.critical_bytes,
+        ),
+    };
+    let mark = ByteCount(mark_bytes);
+    Some(format!(
+        "{what}, replication goes on; {available} free, the mark is {mark}\n  hint: `violetd retain plan` shows what could \
+         be removed, `violetd gc` frees what nobody wants"
+    ))
 }
 
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
@@ -213,13 +309,55 @@ fn render_packages(packages: &[PackageView], targets: usize) -> String {
             package.version.clone().unwrap_or_else(|| "-".to_owned()),
             package.kind.to_string(),
             platforms.join(","),
-            package.images.len().to_string(),
+            package.image_count.to_string(),
             ByteCount(package.size_bytes).to_string(),
             package.ready_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
             holders,
         ]);
     }
     table(&rows)
+}
+
+fn render_package(view: &PackageDetailView) -> String {
+    let package = &view.package;
+    let (name, digest) = (&package.name, package.digest);
+    let version = package.version.as_deref().unwrap_or("-");
+    let mut text = format!("{name} {version} ({})\n", package.kind);
+    let ready_at = package.ready_at.format("%Y-%m-%d %H:%M:%SZ");
+    line(&mut text, format_args!("digest: {digest}"));
+    let size = ByteCount(package.size_bytes);
+    line(
+        &mut text,
+        format_args!("file: {}, {size}", package.file_name),
+    );
+    let (count, bytes) = (package.blob_count, ByteCount(package.blob_bytes));
+    line(
+        &mut text,
+        format_args!("ready: {ready_at}, {count} blobs, {bytes}"),
+    );
+    let holders: Vec<&str> = view.in_sync_on.iter().map(TargetName::as_str).collect();
+    line(
+        &mut text,
+        format_args!("in sync on: {}", or_none(&holders.join(", "))),
+    );
+    if let Some(pin) = &view.pin {
+        let at = pin.pinned_at.format("%Y-%m-%d %H:%M:%SZ");
+        let reason = pin.reason.as_deref().unwrap_or_default();
+        line(&mut text, format_args!("pinned: {at} {reason}"));
+    }
+    let mut rows = vec![row(["IMAGE", "DIGEST", "SIZE"])];
+    for image in &package.images {
+        rows.push(vec![
+            image.reference.to_string(),
+            image.digest.to_string(),
+            ByteCount(image.content_bytes).to_string(),
+        ]);
+    }
+    text + "\n" + &table(&rows)
+}
+
+const fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
 }
 
 fn render_files(files: &[FileView], now: Timestamp) -> String {

@@ -44,11 +44,22 @@ pub enum Error {
     /// The admin API cannot be offered.
     #[error(transparent)]
     Http(#[from] http::Error),
+    /// The status cannot be put together.
+    #[error(transparent)]
+    Status(#[from] http::status::Error),
     /// A target's schedule makes no sense.
     #[error("failed to read the schedule of target {target}")]
     Schedule {
         /// The target.
         target: TargetName,
+        /// What is wrong with it.
+        source: schedule::Error,
+    },
+    /// The schedule of a job that belongs to no target makes no sense.
+    #[error("failed to read the schedule in [{section}]")]
+    JobSchedule {
+        /// The section of the configuration.
+        section: &'static str,
         /// What is wrong with it.
         source: schedule::Error,
     },
@@ -133,11 +144,13 @@ impl Classified for Error {
             Self::Watch(_) | Self::Http(_) | Self::Signal(_) => Class::Transient,
             Self::Store(error) => error.class(),
             Self::Catalog(error) => error.class(),
+            Self::Status(error) => error.class(),
             Self::Audit(error) => error.class(),
             Self::Keyring(error) => error.class(),
             Self::Secret { source, .. } => source.class(),
             Self::TargetFile { source, .. } | Self::Drop { source, .. } => source.class(),
             Self::Schedule { .. }
+            | Self::JobSchedule { .. }
             | Self::Registry { .. }
             | Self::Platform { .. }
             | Self::Shared { .. }
@@ -152,9 +165,10 @@ impl Classified for Error {
             Self::Fs(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
+            Self::Status(error) => error.hint(),
             Self::Audit(error) => error.hint(),
             Self::Keyring(error) => error.hint(),
-            Self::Schedule { source, .. } => source.hint(),
+            Self::Schedule { source, .. } | Self::JobSchedule { source, .. } => source.hint(),
             Self::Secret { source, .. } => source.hint(),
             Self::TargetFile { source, .. } | Self::Drop { source, .. } => source.hint(),
             Self::Registry { source, .. } => source.hint(),

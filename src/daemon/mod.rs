@@ -3,10 +3,10 @@
 //! # Start
 //!
 //! 1. The state directory is locked.
-//! 2. Store, catalog, audit record and keys are opened.
+//! 2. Store, catalog, audit record and keys are opened. What an older version has not written down is derived.
 //! 3. Targets are set up; two that end at the same server are refused.
 //! 4. The admin socket listens.
-//! 5. The tasks run: one per target, then ingest.
+//! 5. The tasks run: one per target, retention, collection, scrub, then ingest.
 //! 6. systemd is told that the service is ready.
 //!
 //! # Stop
@@ -15,7 +15,13 @@
 //! 2. Every task finishes the step that it is in, within [`STOP_MAX`]. What is cut off then is found undone at the next
 //!    start, exactly as after SIGKILL.
 
+mod content;
 mod error;
+mod kept;
+mod retain;
+mod scrub;
+mod stopped;
+mod sweep;
 mod timetable;
 mod wire;
 
@@ -26,9 +32,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::content::derive_contents;
 pub use self::error::Error;
-use crate::base::{Clock, SystemClock};
-use crate::catalog::{self, Catalog};
+pub use self::retain::{Owned, own, read_collector, read_planner};
+pub use self::stopped::Stopped;
+use crate::base::{Clock, SystemClock, Timestamp};
+use crate::catalog::Catalog;
 use crate::config::{self, Config};
 use crate::http::status::{Sources, TargetSource};
 use crate::http::{listen_tcp, listen_unix, serve_tcp, serve_unix};
@@ -58,44 +67,50 @@ pub async fn run(config: Config) -> Result<(), Error> {
     durable::ensure_dir_all(&config.state_dir)?;
     let _lock = Lock::acquire(&config.state_dir.join("LOCK"))?;
 
-    let store = Store::open(&config.state_dir)?;
-    let catalog = Catalog::open(&config.state_dir.join(catalog::DIR))?;
+    let (store, catalog) = open_state(&config, clock.now())?;
+    let disk = wire::disk(&config);
     let ingest_options = wire::ingest_options(&config)?;
     let audit = wire::audit(&config, clock.now())?;
-    wire::prepare(&config)?;
+    wire::prepare(&config, clock.now())?;
     wire::check_shared(&config).await?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let mut targets = Vec::new();
-    for target in &config.targets {
-        let target = wire::target(&config, target)?;
-        let parts = replicate::Parts {
-            store: store.clone(),
-            catalog: catalog.clone(),
-            clock: Arc::clone(&clock),
-        };
-        let options = wire::replicate_options(&config);
-        targets.push(start_target(target, options, parts, &mut tasks, &stop));
-    }
+    let parts = replicate::Parts {
+        store: store.clone(),
+        catalog: catalog.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let targets = start_targets(&config, &parts, &mut tasks, &stop)?;
 
+    let scrub = scrub::start(&config, (&store, &catalog), &clock, &mut tasks, &stop)?;
     let activator = Activator::default();
-    let folders = config.drops.iter().map(|folder| folder.path.as_path());
     let parts = ingest::Parts {
         store: store.clone(),
         catalog: catalog.clone(),
-        audit,
+        audit: audit.clone(),
+        disk: Arc::clone(&disk),
         clock: Arc::clone(&clock),
-        watcher: Watcher::start(folders, activator.as_notify())?,
+        watcher: Watcher::start(wire::drop_folders(&config), activator.as_notify())?,
         on_ready: targets
             .iter()
             .map(|target| target.handle.activator())
+            .chain([scrub.activator()])
             .collect(),
     };
     let (ingest, notes, ingest_counters) = Ingest::new(ingest_options, parts);
     let (ingest_status, ingest_receiver) = watch::channel(task::Status::default());
+    let retain = retain::start(
+        &config,
+        (&store, &catalog, &audit),
+        &clock,
+        &mut tasks,
+        &stop,
+    )?;
     let sources = Sources {
+        retain,
+        scrub,
         catalog,
-        store,
+        disk,
         started_at: clock.now(),
         clock,
         notes,
@@ -103,12 +118,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
         ingest_counters,
         targets,
     };
-    let listener = listen_unix(&config.admin.socket)?;
-    tasks.spawn(serve_unix(listener, sources.clone(), stop.clone()));
-    if let Some(address) = config.admin.listen {
-        let listener = listen_tcp(&address.to_string()).await?;
-        tasks.spawn(serve_tcp(listener, sources, stop.clone()));
-    }
+    listen(&config.admin, sources, &mut tasks, &stop).await?;
 
     tasks.spawn(task::drive(ingest, activator, ingest_status, stop.clone()));
 
@@ -125,6 +135,47 @@ pub async fn run(config: Config) -> Result<(), Error> {
     stop.cancel();
     drain(tasks).await;
     Ok(())
+}
+
+/// Opens what the daemon keeps, brings it up to date, and removes what an earlier process had not finished.
+fn open_state(config: &Config, now: Timestamp) -> Result<(Store, Catalog), Error> {
+    let store = Store::open(&config.state_dir)?;
+    let catalog = Catalog::open(&config.state_dir)?;
+    derive_contents(&store, &catalog)?;
+    sweep::sweep(config, now);
+    Ok((store, catalog))
+}
+
+/// Offers the admin API.
+async fn listen(
+    admin: &config::Admin,
+    sources: Sources,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let listener = listen_unix(&admin.socket)?;
+    tasks.spawn(serve_unix(listener, sources.clone(), stop.clone()));
+    if let Some(address) = admin.listen {
+        let listener = listen_tcp(&address.to_string()).await?;
+        tasks.spawn(serve_tcp(listener, sources, stop.clone()));
+    }
+    Ok(())
+}
+
+/// Starts the tasks of all targets.
+fn start_targets(
+    config: &Config,
+    parts: &replicate::Parts,
+    tasks: &mut JoinSet<()>,
+    stop: &CancellationToken,
+) -> Result<Vec<TargetSource>, Error> {
+    let mut targets = Vec::with_capacity(config.targets.len());
+    for target in &config.targets {
+        let target = wire::target(config, target)?;
+        let options = wire::replicate_options(config);
+        targets.push(start_target(target, options, parts.clone(), tasks, stop));
+    }
+    Ok(targets)
 }
 
 /// Starts the task of one target.
@@ -184,6 +235,8 @@ async fn drain(mut tasks: JoinSet<()>) {
 /// Checks what can be checked of a configuration without starting: schedules, keys, secrets, certificates.
 pub fn check(config: &Config) -> Result<(), Error> {
     wire::ingest_options(config)?;
+    retain::timetables(config)?;
+    scrub::timetable(config)?;
     for target in &config.targets {
         wire::target(config, target)?;
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use chrono::{TimeDelta, Timelike as _};
 
 use crate::base::Timestamp;
-use crate::replicate::Timetable;
 use crate::schedule::{Schedule, jitter};
+use crate::task::Timetable;
 
 /// A cron schedule whose moments are all shifted by one random delay, drawn once.
 #[derive(Debug)]

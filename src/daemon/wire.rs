@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Error;
+use super::stopped::role;
 use super::timetable::CronTimetable;
+use super::{Error, sweep};
 use crate::audit;
 use crate::base::{ByteCount, ClusterName, Secret, SystemClock, TargetName, Timestamp};
 use crate::config::{self, Config, Credentials, Endpoint, PlatformAccess, SecretSource, Transport};
@@ -16,9 +17,10 @@ use crate::package::Limits;
 use crate::platform::{self, AcpOptions, Auth, Directory, DirectoryOptions, Platform};
 use crate::registry::{self, Client};
 use crate::replicate::wanted::Filter;
-use crate::replicate::{self, Role, Target};
+use crate::replicate::{self, Target};
 use crate::schedule::Schedule;
 use crate::sys::backoff;
+use crate::sys::disk::{Alarm, Marks};
 use crate::sys::fs::{self as durable, Context as _};
 use crate::transport::{Retries, Trust, Verification};
 use crate::verify::{self, Fingerprint, KeyringFiles, Policy, Requirements, Validity};
@@ -71,8 +73,14 @@ fn bytes(configured: Option<ByteCount>, default: u64) -> u64 {
     configured.map_or(default, |bytes| bytes.0)
 }
 
-/// Makes the folders that the daemon writes to.
-pub(super) fn prepare(config: &Config) -> Result<(), Error> {
+/// Lists the drop folders.
+pub(super) fn drop_folders(config: &Config) -> impl Iterator<Item = &Path> {
+    config.drops.iter().map(|folder| folder.path.as_path())
+}
+
+/// Makes the folders that the daemon writes to, and removes what earlier processes have left unfinished in them.
+pub(super) fn prepare(config: &Config, now: Timestamp) -> Result<(), Error> {
+    sweep::sweep(config, now);
     for folder in &config.drops {
         durable::ensure_dir_all(&folder.path).map_err(|source| Error::Drop {
             path: folder.path.clone(),
@@ -101,7 +109,7 @@ pub(super) fn audit(config: &Config, now: Timestamp) -> Result<audit::Log, Error
 }
 
 /// Returns how much a package may ask for: what the configuration says, else what the package reader takes by default.
-fn package_limits(limits: &config::Limits) -> Limits {
+pub(super) fn package_limits(limits: &config::Limits) -> Limits {
     let defaults = Limits::default();
     Limits {
         entries_max: limits.entries_max.unwrap_or(defaults.entries_max),
@@ -141,13 +149,21 @@ fn package_limits(limits: &config::Limits) -> Limits {
     }
 }
 
+/// Returns what watches the space of the state directory.
+pub(super) fn disk(config: &Config) -> Arc<Alarm> {
+    let marks = Marks {
+        low_bytes: config.disk.low_bytes.0,
+        critical_bytes: config.disk.critical_bytes.0,
+    };
+    Arc::new(Alarm::new(&config.state_dir, marks))
+}
+
 /// Returns how to ingest.
 pub(super) fn ingest_options(config: &Config) -> Result<ingest::Options, Error> {
     let folders = config.drops.iter().map(|drop| folder(config, drop));
     Ok(ingest::Options {
         folders: folders.collect::<Result<_, _>>()?,
         limits: package_limits(&config.limits),
-        free_bytes_min: config.limits.free_bytes_min.0,
         rescan: RESCAN,
     })
 }
@@ -172,6 +188,17 @@ fn folder(config: &Config, folder: &config::DropFolder) -> Result<Folder, Error>
         rejected: folder.rejected_dir.clone(),
         requests: folder.requests_dir.clone(),
     })
+}
+
+/// Returns when a job is due that belongs to no target. `section` is where the configuration says so.
+pub(super) fn job_timetable(
+    section: &'static str,
+    expression: &str,
+    time_zone: &str,
+) -> Result<Arc<CronTimetable>, Error> {
+    let schedule = Schedule::parse(expression, time_zone)
+        .map_err(|source| Error::JobSchedule { section, source })?;
+    Ok(Arc::new(CronTimetable::new(schedule, Duration::ZERO, 0)))
 }
 
 /// Returns how to replicate.
@@ -206,10 +233,7 @@ pub(super) fn target(config: &Config, target: &config::Target) -> Result<Target,
     let clusters = cluster_names(name, clusters)?;
     Ok(Target {
         name: name.clone(),
-        role: match target.role {
-            config::Role::Primary => Role::Primary,
-            config::Role::Standby => Role::Standby,
-        },
+        role: role(target.role),
         registry,
         platform: platform(config, target, &clusters)?,
         clusters,

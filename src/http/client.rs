@@ -4,9 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::net::UnixStream;
@@ -14,7 +15,7 @@ use tokio::net::UnixStream;
 use super::view::ProblemView;
 use crate::base::{Class, Classified};
 
-/// The largest answer, in bytes. A status with 20 000 packages of ten images has about 50 MB.
+/// The largest answer, in bytes. A status with 20 000 packages has about 12 MB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// Why there is no answer.
@@ -42,6 +43,19 @@ pub enum Error {
     Refused(ProblemView),
 }
 
+impl Error {
+    /// Returns whether nobody listens at the socket: the daemon does not run.
+    pub fn is_nobody(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ),
+            Self::Http(_) | Self::Body(_) | Self::Json(_) | Self::Refused(_) => false,
+        }
+    }
+}
+
 impl Classified for Error {
     fn class(&self) -> Class {
         match self {
@@ -49,6 +63,12 @@ impl Classified for Error {
                 Class::Denied
             }
             Self::Json(_) => Class::Bug,
+            Self::Refused(ProblemView {
+                class: Some(class), ..
+            }) => *class,
+            Self::Refused(problem) if problem.status == StatusCode::BAD_REQUEST.as_u16() => {
+                Class::Usage
+            }
             Self::Refused(problem) if problem.status == StatusCode::NOT_FOUND.as_u16() => {
                 Class::Absent
             }
@@ -74,6 +94,27 @@ impl Classified for Error {
 
 /// Sends a request without a body and returns the bytes of the answer.
 pub async fn request(socket: &Path, method: Method, path: &str) -> Result<Bytes, Error> {
+    send(socket, method, path, None).await
+}
+
+/// Sends a request with a body and returns the value that is answered.
+pub async fn call<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, Error> {
+    let body = serde_json::to_vec(body)?;
+    let bytes = send(socket, method, path, Some(body.into())).await?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+async fn send(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<Bytes>,
+) -> Result<Bytes, Error> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| Error::Connect {
@@ -88,7 +129,8 @@ pub async fn request(socket: &Path, method: Method, path: &str) -> Result<Bytes,
         .method(method)
         .uri(path)
         .header(hyper::header::HOST, "localhost")
-        .body(Empty::<Bytes>::new())
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body.unwrap_or_default()))
         .expect("method and path are well-formed");
     let response = sender.send_request(request).await?;
     let status = response.status();

@@ -9,8 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::status::Sources;
-use super::view::StatusView;
+use super::status::{self, Sources};
+use super::view::{DiskState, DiskView, TargetView};
 
 /// Labels of what is counted per target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -20,14 +20,17 @@ struct TargetLabels {
 }
 
 /// Returns the metrics as text.
-pub(super) fn render(sources: &Sources, status: &StatusView) -> String {
+pub(super) fn render(sources: &Sources) -> Result<String, status::Error> {
     let mut registry = Registry::with_prefix("violetd");
     register_ingest(&mut registry, sources);
-    register_store(&mut registry, status);
-    register_targets(&mut registry, status);
+    register_store(&mut registry, sources);
+    register_disk(&mut registry, &sources.disk()?);
+    register_targets(&mut registry, &sources.targets()?);
+    super::retain::register(&mut registry, &sources.retain.counters);
+    super::scrub::register(&mut registry, &sources.scrub.overview());
     let mut text = String::new();
     encode(&mut text, &registry).expect("writing to a String cannot fail");
-    text
+    Ok(text)
 }
 
 fn register_ingest(registry: &mut Registry, sources: &Sources) {
@@ -63,17 +66,11 @@ fn register_ingest(registry: &mut Registry, sources: &Sources) {
     }
 }
 
-fn register_store(registry: &mut Registry, status: &StatusView) {
-    let packages = i64::try_from(status.packages.len()).unwrap_or(i64::MAX);
+fn register_store(registry: &mut Registry, sources: &Sources) {
+    let packages = i64::try_from(sources.catalog.package_count()).unwrap_or(i64::MAX);
     registry.register("packages", "Packages that are ready", gauge(packages));
-    let available = i64::try_from(status.disk.available_bytes).unwrap_or(i64::MAX);
-    registry.register(
-        "disk_available_bytes",
-        "Free space for the store",
-        gauge(available),
-    );
-    let rejected = status
-        .files
+    let rejected = sources
+        .files()
         .iter()
         .filter(|file| file.state == "rejected")
         .count();
@@ -85,13 +82,47 @@ fn register_store(registry: &mut Registry, status: &StatusView) {
     );
 }
 
-fn gauge(value: i64) -> Gauge {
+fn register_disk(registry: &mut Registry, disk: &DiskView) {
+    for (name, help, bytes) in [
+        (
+            "disk_available_bytes",
+            "Free space for the store",
+            disk.available_bytes,
+        ),
+        (
+            "disk_total_bytes",
+            "Size of the file system of the store",
+            disk.total_bytes,
+        ),
+        (
+            "disk_low_bytes",
+            "Free space below which no package is begun",
+            disk.low_bytes,
+        ),
+        (
+            "disk_critical_bytes",
+            "Free space below which ingest stops",
+            disk.critical_bytes,
+        ),
+    ] {
+        registry.register(name, help, gauge(i64::try_from(bytes).unwrap_or(i64::MAX)));
+    }
+    let state = match disk.state {
+        DiskState::Ok => 0,
+        DiskState::Low => 1,
+        DiskState::Critical => 2,
+    };
+    let help = "How short space is: 0 ok, 1 low (no package is begun), 2 critical (ingest stops)";
+    registry.register("disk_state", help, gauge(state));
+}
+
+pub(super) fn gauge(value: i64) -> Gauge {
     let gauge = Gauge::default();
     gauge.set(value);
     gauge
 }
 
-fn register_targets(registry: &mut Registry, status: &StatusView) {
+fn register_targets(registry: &mut Registry, targets: &[TargetView]) {
     let in_sync = Family::<TargetLabels, Gauge>::default();
     let lag = Family::<TargetLabels, Gauge>::default();
     let wanted = Family::<TargetLabels, Gauge>::default();
@@ -99,7 +130,7 @@ fn register_targets(registry: &mut Registry, status: &StatusView) {
     let last_success = Family::<TargetLabels, Gauge>::default();
     let sent = Family::<TargetLabels, Gauge>::default();
     let requests = Family::<TargetLabels, Gauge>::default();
-    for target in &status.targets {
+    for target in targets {
         let labels = TargetLabels {
             target: target.name.to_string(),
             role: target.role.clone(),

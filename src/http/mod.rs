@@ -3,9 +3,17 @@
 //! | method and path | answer |
 //! |---|---|
 //! | `GET /v1/status` | everything: packages, files, targets ([`view::StatusView`]) |
-//! | `GET /v1/packages` | the packages |
+//! | `GET /v1/packages` | the packages; `?after=<digest>&limit=<number>` for some of them |
+//! | `GET /v1/packages/{digest}` | all that is known of one ([`view::PackageDetailView`]) |
 //! | `GET /v1/targets` | the targets |
 //! | `POST /v1/targets/{name}/sync` | asks for a run now; 202, or 404 |
+//! | `GET /v1/scrub` | how scrubs go and what they found ([`scrub::ScrubView`]) |
+//! | `POST /v1/scrub?what=pass` or `repair` | asks for one; 202 |
+//! | `GET /v1/retain/plan` | what retention would remove, and what keeps the rest ([`crate::retain::Plan`]) |
+//! | `POST /v1/retain/apply` | removes it ([`retain::ApplyBody`]) |
+//! | `GET /v1/pins` | pinned packages |
+//! | `POST /v1/pins/{package}`, `DELETE` | pins, or no longer: `NAME`, `NAME@VERSION`, or a digest ([`retain::PinBody`]) |
+//! | `POST /v1/collect` | removes blobs that no package keeps ([`retain::CollectBody`]) |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /healthz` | 200 while the process lives |
 //! | `GET /readyz` | 200 while store and catalog can be read, else 503 |
@@ -15,6 +23,9 @@
 
 pub mod client;
 mod metrics;
+mod packages;
+pub mod retain;
+pub mod scrub;
 pub mod status;
 pub mod view;
 
@@ -33,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::status::Sources;
 use self::view::ProblemView;
-use crate::base::{Chain, TargetName};
+use crate::base::{Chain, Class, Classified, TargetName};
 use crate::sys::fs as durable;
 
 /// Why the API cannot be offered.
@@ -81,8 +92,18 @@ pub async fn listen_tcp(address: &str) -> Result<TcpListener, Error> {
 pub async fn serve_unix(listener: UnixListener, sources: Sources, stop: CancellationToken) {
     let router = health_router()
         .route("/v1/status", get(get_status))
-        .route("/v1/packages", get(get_packages))
+        .route("/v1/packages", get(packages::list))
+        .route("/v1/packages/{digest}", get(packages::show))
         .route("/v1/targets", get(get_targets))
+        .route("/v1/scrub", get(scrub::get_scrub).post(scrub::post_scrub))
+        .route("/v1/retain/plan", get(retain::get_plan))
+        .route("/v1/retain/apply", post(retain::post_apply))
+        .route("/v1/pins", get(retain::get_pins))
+        .route(
+            "/v1/pins/{package}",
+            post(retain::post_pin).delete(retain::delete_pin),
+        )
+        .route("/v1/collect", post(retain::post_collect))
         .route("/v1/targets/{name}/sync", post(post_sync))
         .with_state(sources);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
@@ -112,29 +133,28 @@ fn health_router() -> Router<Sources> {
 }
 
 async fn get_status(State(sources): State<Sources>) -> Response {
-    answer(sources, |status| Json(status).into_response()).await
-}
-
-async fn get_packages(State(sources): State<Sources>) -> Response {
-    answer(sources, |status| Json(status.packages).into_response()).await
+    answer(move || Ok(Json(sources.status()?).into_response())).await
 }
 
 async fn get_targets(State(sources): State<Sources>) -> Response {
-    answer(sources, |status| Json(status.targets).into_response()).await
+    answer(move || Ok(Json(sources.targets()?).into_response())).await
 }
 
 async fn get_metrics(State(sources): State<Sources>) -> Response {
-    let counters = sources.clone();
-    answer(sources, move |status| {
-        let text = metrics::render(&counters, &status);
+    answer(move || {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        ([(header::CONTENT_TYPE, kind)], text).into_response()
+        let text = metrics::render(&sources)?;
+        Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
     })
     .await
 }
 
 async fn get_ready(State(sources): State<Sources>) -> Response {
-    answer(sources, |_| "ready\n".into_response()).await
+    answer(move || {
+        sources.check_readable()?;
+        Ok("ready\n".into_response())
+    })
+    .await
 }
 
 async fn post_sync(State(sources): State<Sources>, UrlPath(name): UrlPath<String>) -> Response {
@@ -155,10 +175,12 @@ async fn post_sync(State(sources): State<Sources>, UrlPath(name): UrlPath<String
     StatusCode::ACCEPTED.into_response()
 }
 
-/// Collects the status off the async threads and turns it into an answer.
-async fn answer(sources: Sources, render: impl FnOnce(view::StatusView) -> Response) -> Response {
-    match tokio::task::spawn_blocking(move || sources.status()).await {
-        Ok(Ok(status)) => render(status),
+/// Puts an answer together off the async threads.
+async fn answer(
+    collect: impl FnOnce() -> Result<Response, status::Error> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(collect).await {
+        Ok(Ok(response)) => response,
         Ok(Err(error)) => {
             let detail = Chain(&error).to_string();
             problem(StatusCode::SERVICE_UNAVAILABLE, detail, None)
@@ -167,13 +189,40 @@ async fn answer(sources: Sources, render: impl FnOnce(view::StatusView) -> Respo
     }
 }
 
-fn problem(status: StatusCode, detail: String, hint: Option<String>) -> Response {
+/// Answers with why something failed.
+fn refuse(error: &impl Classified) -> Response {
+    let class = error.class();
+    let status = match class {
+        Class::Usage => StatusCode::BAD_REQUEST,
+        Class::Rejected => StatusCode::UNPROCESSABLE_ENTITY,
+        Class::Absent => StatusCode::NOT_FOUND,
+        Class::Denied => StatusCode::FORBIDDEN,
+        Class::Full => StatusCode::INSUFFICIENT_STORAGE,
+        Class::Transient => StatusCode::SERVICE_UNAVAILABLE,
+        Class::Corrupt | Class::Bug => StatusCode::INTERNAL_SERVER_ERROR,
+    };
     let view = ProblemView {
+        class: Some(class),
+        ..describe(status, Chain(error).to_string(), error.hint())
+    };
+    respond(status, view)
+}
+
+fn problem(status: StatusCode, detail: String, hint: Option<String>) -> Response {
+    respond(status, describe(status, detail, hint))
+}
+
+fn describe(status: StatusCode, detail: String, hint: Option<String>) -> ProblemView {
+    ProblemView {
         title: status.canonical_reason().unwrap_or("error").to_owned(),
         status: status.as_u16(),
         detail,
         hint,
-    };
+        class: None,
+    }
+}
+
+fn respond(status: StatusCode, view: ProblemView) -> Response {
     let mut response = (status, Json(view)).into_response();
     let kind = header::HeaderValue::from_static("application/problem+json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

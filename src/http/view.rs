@@ -2,16 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Digest, PackageKind, Platform, TargetName, Timestamp};
-use crate::catalog::{ImageRecord, PackageRecord, Provenance, RunRecord};
+use crate::base::{Class, Digest, PackageKind, Platform, TargetName, Timestamp};
+use crate::catalog::{PackageRecord, PackageSummary, PinRecord, Provenance, RunRecord};
+use crate::sys::disk::{Marks, Reading, State};
 
 /// Answer to `GET /v1/status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
     /// Version of the daemon.
     pub version: String,
+    /// Whether it runs. If not, this is what its catalog knows.
+    pub is_running: bool,
     /// Since when it runs.
-    pub started_at: Timestamp,
+    pub started_at: Option<Timestamp>,
     /// When this was said.
     pub now: Timestamp,
     /// Whether every target holds every package.
@@ -26,6 +29,9 @@ pub struct StatusView {
     pub targets: Vec<TargetView>,
     /// What is wrong with ingest as a whole, if anything.
     pub ingest_problem: Option<String>,
+    /// Stored blobs that are damaged and not repaired, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
 }
 
 /// Space on a file system, in bytes.
@@ -35,6 +41,41 @@ pub struct DiskView {
     pub available_bytes: u64,
     /// The size of the file system.
     pub total_bytes: u64,
+    /// How short space is.
+    pub state: DiskState,
+    /// Below this it is low.
+    pub low_bytes: u64,
+    /// Below this it is critical.
+    pub critical_bytes: u64,
+}
+
+/// How short space is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskState {
+    /// There is enough.
+    Ok,
+    /// Ingest begins no package.
+    Low,
+    /// Ingest stops.
+    Critical,
+}
+
+impl DiskView {
+    /// Returns what is said of a look at the space.
+    pub fn new(reading: Reading, marks: Marks) -> Self {
+        Self {
+            available_bytes: reading.space.available_bytes,
+            total_bytes: reading.space.total_bytes,
+            state: match reading.state {
+                State::Ok => DiskState::Ok,
+                State::Low => DiskState::Low,
+                State::Critical => DiskState::Critical,
+            },
+            low_bytes: marks.low_bytes,
+            critical_bytes: marks.critical_bytes,
+        }
+    }
 }
 
 /// A package that is ready.
@@ -54,14 +95,30 @@ pub struct PackageView {
     pub size_bytes: u64,
     /// What its images run on.
     pub platforms: Vec<Platform>,
-    /// Its images.
-    pub images: Vec<ImageRecord>,
+    /// How many images it has.
+    pub image_count: usize,
+    /// Distinct blobs and manifests of all images.
+    pub blob_count: u64,
+    /// Their size together, in bytes.
+    pub blob_bytes: u64,
     /// Why it is trusted.
     pub provenance: Provenance,
     /// When it became ready.
     pub ready_at: Timestamp,
     /// The targets that hold all of it.
     pub in_sync_on: Vec<TargetName>,
+}
+
+/// Answer to `GET /v1/packages/{digest}`: all that is known of a package.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PackageDetailView {
+    /// The package, as the catalog has it.
+    #[serde(flatten)]
+    pub package: PackageRecord,
+    /// The targets that hold all of it.
+    pub in_sync_on: Vec<TargetName>,
+    /// Its pin, if it has one.
+    pub pin: Option<PinRecord>,
 }
 
 /// A file that is not a ready package.
@@ -133,22 +190,27 @@ pub struct ProblemView {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// What kind of failure it is, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
 }
 
 impl PackageView {
     /// Describes a package that is held by the targets `in_sync_on`.
-    pub fn new(record: PackageRecord, in_sync_on: Vec<TargetName>) -> Self {
+    pub fn new(summary: &PackageSummary, in_sync_on: Vec<TargetName>) -> Self {
         Self {
-            digest: record.digest,
-            name: record.name.to_string(),
-            version: record.version,
-            kind: record.kind,
-            file_name: record.file_name,
-            size_bytes: record.size_bytes,
-            platforms: record.platforms,
-            images: record.images,
-            provenance: record.provenance,
-            ready_at: record.ready_at,
+            digest: summary.digest,
+            name: summary.name.to_string(),
+            version: summary.version.clone(),
+            kind: summary.kind,
+            file_name: summary.file_name.clone(),
+            size_bytes: summary.size_bytes,
+            platforms: summary.platforms.clone(),
+            image_count: summary.image_count,
+            blob_count: summary.blob_count,
+            blob_bytes: summary.blob_bytes,
+            provenance: summary.provenance.clone(),
+            ready_at: summary.ready_at,
             in_sync_on,
         }
     }

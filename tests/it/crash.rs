@@ -242,7 +242,7 @@ impl PushMoment {
 
 /// A daemon that is going to be killed.
 #[derive(Debug)]
-struct Victim {
+pub(crate) struct Victim {
     child: Child,
     incoming: Receiver<String>,
     lines: Vec<String>,
@@ -250,7 +250,7 @@ struct Victim {
 
 impl Victim {
     /// Starts a daemon, below the command `wrapper` where that is not empty.
-    fn start(setup: &Setup, wrapper: &[&str]) -> Self {
+    pub(crate) fn start(setup: &Setup, wrapper: &[&str]) -> Self {
         // Writes the configuration file, too.
         let checked = setup.run(&["config", "check"]);
         assert!(checked.status.success(), "{checked:?}");
@@ -289,7 +289,7 @@ impl Victim {
     }
 
     /// Looks again and again, so that nothing lies between the moment and its being noticed, until `has_come`.
-    fn watch(&mut self, mut has_come: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn watch(&mut self, mut has_come: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !has_come(self) {
             let status = self.child.try_wait().unwrap();
@@ -321,26 +321,59 @@ impl Victim {
     }
 
     fn has_said(&mut self, text: &str) -> bool {
+        self.count(text) > 0
+    }
+
+    /// Returns how many lines of the log so far contain `text`.
+    pub(crate) fn count(&mut self, text: &str) -> usize {
+        self.lines()
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
+    }
+
+    /// Returns the log so far.
+    pub(crate) fn lines(&mut self) -> &[String] {
         self.lines.extend(self.incoming.try_iter());
-        self.lines.iter().any(|line| line.contains(text))
+        &self.lines
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Returns how many bytes the process has read from files and connections.
     fn bytes_read(&self) -> u64 {
+        self.figure("rchar")
+    }
+
+    /// Returns how many bytes the process has read from and written to files and connections.
+    pub(crate) fn bytes_moved(&self) -> u64 {
+        self.figure("rchar") + self.figure("wchar")
+    }
+
+    fn figure(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/io", self.child.id());
         let text = std::fs::read_to_string(path).unwrap();
-        let count = text.lines().find_map(|line| line.strip_prefix("rchar: "));
-        count.unwrap().parse().unwrap()
+        let mut lines = text.lines().filter_map(|line| line.split_once(": "));
+        let (_, count) = lines.find(|(found, _)| *found == name).unwrap();
+        count.parse().unwrap()
     }
 
     /// Kills the process, if it is not dead yet, and returns whether it had said that the package is ready.
-    fn kill(mut self) -> bool {
+    fn kill(self) -> bool {
+        let lines = self.die();
+        lines.iter().any(|line| line.contains("package is ready"))
+    }
+
+    /// Kills the process, if it is not dead yet, and returns its whole log.
+    pub(crate) fn die(mut self) -> Vec<String> {
         let status = self.end();
         assert!(!status.success(), "{status}: {:#?}", self.lines);
         while let Some(line) = self.next_line() {
             self.lines.push(line);
         }
-        self.has_said("package is ready")
+        std::mem::take(&mut self.lines)
     }
 
     fn end(&mut self) -> ExitStatus {
@@ -473,7 +506,7 @@ fn rounds() -> usize {
     from_environment("VIOLETD_CRASH_ROUNDS", 10)
 }
 
-fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
+pub(crate) fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
     match std::env::var(name) {
         Ok(text) => text
             .parse()
@@ -484,16 +517,16 @@ fn from_environment<T: std::str::FromStr>(name: &str, default: T) -> T {
 
 /// Numbers that look random and are the same for the same seed.
 #[derive(Debug)]
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         let seed = from_environment("VIOLETD_CRASH_SEED", 1);
         println!("VIOLETD_CRASH_SEED={seed}");
         Self(seed)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         let bytes = noise(self.0, 8).try_into().unwrap();
         self.0 = u64::from_le_bytes(bytes);
         self.0 % bound

@@ -7,6 +7,7 @@
 
 mod audit;
 mod authoring;
+mod check;
 mod configuration;
 mod crash;
 mod daemon;
@@ -14,10 +15,13 @@ mod describe;
 #[path = "../fixtures/mod.rs"]
 mod fixtures;
 mod interop;
+mod leases;
 mod platform;
+mod power;
 mod registry;
 mod registry_faults;
 mod registry_listing;
 mod signatures;
+mod soak;
 mod support;
 mod systemd;

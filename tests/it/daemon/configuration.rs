@@ -28,8 +28,8 @@ fn mistakes_are_named_with_what_to_do_about_them() {
     let cases: [(&str, String, &[&str]); 6] = [
         (
             "a key that is nearly one",
-            "[limits]\nfree_byte_min = '1GiB'\n".to_owned(),
-            &["`limits.free_byte_min`", "expected a known key", "hint: ", "`free_bytes_min`"],
+            "[disk]\nlow_byte = '1GiB'\n".to_owned(),
+            &["`disk.low_byte`", "expected a known key", "hint: ", "`low_bytes`"],
         ),
         (
             "a standby without a registry",
@@ -97,7 +97,10 @@ fn a_state_directory_has_one_daemon() {
     let daemon = Daemon::start(Setup::new("none").target("global-a", "primary", "127.0.0.1:9", ""));
     let (code, said) = daemon.setup.refuse_to_serve();
     assert_ne!(code, Some(0));
-    assert!(said.contains("LOCK"), "{said}");
+    let process = format!("process {}", daemon.pid());
+    for part in ["LOCK", process.as_str(), "hint: ", "admin.socket", "kill"] {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
     // The first one has lost nothing by it, its socket neither.
     daemon.status();
     daemon.stop();
@@ -106,12 +109,19 @@ fn a_state_directory_has_one_daemon() {
 #[test]
 fn commands_say_so_where_no_daemon_answers() {
     let setup = Setup::new("none").target("global-a", "primary", "127.0.0.1:5000", "");
+    // Nothing was ever started here, so that there is no state to show either.
     let output = setup.run(&["status"]);
+    assert_eq!(output.status.code(), Some(66), "{output:?}");
+    let words = String::from_utf8_lossy(&output.stderr);
+    for part in [
+        "the daemon is not running",
+        "admin.sock",
+        "expected a catalog",
+    ] {
+        assert!(words.contains(part), "`{part}` is missing in: {words}");
+    }
+    let output = setup.run(&["sync"]);
     assert_eq!(output.status.code(), Some(75), "{output:?}");
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("admin.sock"),
-        "{output:?}"
-    );
     let output = run_program(&["status", "--config", "/nowhere/violetd.toml"]);
     assert_eq!(output.status.code(), EXIT_USAGE, "{output:?}");
 }

@@ -1,12 +1,13 @@
 //! Packages that build on others: whatever comes first, all of them become ready, and none is refused for waiting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use violetd::base::Digest;
+use violetd::catalog::Catalog;
 use violetd::package::{Inventory, Request};
 use violetd::sys::fs as durable;
 
@@ -18,13 +19,13 @@ use crate::support::{
 };
 
 /// Three versions of a package, each with one layer more than the one before.
-struct Versions {
+pub(crate) struct Versions {
     dir: tempfile::TempDir,
     packages: [Package; 3],
 }
 
 impl Versions {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let layers: Vec<Vec<u8>> = (1..=3).map(|seed| noise(seed, 20_000)).collect();
         let package = |version: usize, tag: &'static str| {
             let mut images = Images::default();
@@ -37,7 +38,7 @@ impl Versions {
         }
     }
 
-    fn whole(&self, version: usize) -> &Package {
+    pub(crate) fn whole(&self, version: usize) -> &Package {
         &self.packages[version - 1]
     }
 
@@ -58,14 +59,14 @@ impl Versions {
     }
 
     /// Packs a version as a delta on those before it, and returns the content.
-    fn delta(&self, version: usize) -> Vec<u8> {
+    pub(crate) fn delta(&self, version: usize) -> Vec<u8> {
         let path = self.dir.path().join(format!("v{version}-delta.tgz"));
         let inventory = self.inventory(version - 1);
         self.pack(version, "--base", &inventory, &path)
     }
 
     /// Packs what a request asks for, out of a version, and returns the content.
-    fn supplement(&self, version: usize, request: &Path) -> Vec<u8> {
+    pub(crate) fn supplement(&self, version: usize, request: &Path) -> Vec<u8> {
         let path = self.dir.path().join("supplement.tgz");
         self.pack(version, "--for", request, &path)
     }
@@ -82,7 +83,7 @@ impl Versions {
     }
 
     /// Returns what a delta needs of the versions before it, with sizes in bytes.
-    fn base_of(&self, version: usize) -> BTreeMap<Digest, u64> {
+    pub(crate) fn base_of(&self, version: usize) -> BTreeMap<Digest, u64> {
         let mut base = self.whole(version).images.blobs.clone();
         let before = self.packages[..version - 1].iter();
         let before: Vec<&Digest> = before.flat_map(|it| it.images.blobs.keys()).collect();
@@ -98,7 +99,7 @@ fn read_request(path: &Path) -> Request {
 }
 
 /// Waits until a file waits for this many blobs, and returns what the status says of it.
-fn wait_for_missing(daemon: &Daemon, path: &Path, count: usize) -> Value {
+pub(crate) fn wait_for_missing(daemon: &Daemon, path: &Path, count: usize) -> Value {
     let status = daemon.wait_until("a file that waits for its base", |status| {
         dropped_file(status, path).is_some_and(|file| {
             let reason = file["reason"].as_str().unwrap_or_default();
@@ -311,5 +312,33 @@ fn requests_are_withdrawn_when_the_file_is_gone_and_kept_below_its_folder() {
         !request.exists() && status["files"].as_array().unwrap().is_empty()
     });
     assert!(foreign.exists());
+    daemon.stop();
+}
+
+#[test]
+fn a_delta_that_waits_keeps_all_that_it_builds_on_over_a_restart() {
+    let versions = Versions::new();
+    let daemon = Daemon::start(setup_without_delivery("none"));
+    daemon.setup.drop_package(versions.whole(1));
+    wait_ready(&daemon, 1);
+    let base = versions.base_of(3);
+    let there = versions.whole(1).images.blobs.keys();
+    let missing = base.len() - there.filter(|digest| base.contains_key(digest)).count();
+    assert!(0 < missing && missing < base.len());
+    let path = daemon.setup.drop_file("c.tgz", &versions.delta(3), &[]);
+    wait_for_missing(&daemon, &path, missing);
+    let setup = daemon.stop();
+    let catalog = Catalog::open_read_only(&setup.state_dir).unwrap();
+    let record = catalog
+        .find_ingest(path.to_str().unwrap())
+        .unwrap()
+        .unwrap();
+    let kept: BTreeSet<Digest> = record.state.kept().copied().collect();
+    assert_eq!(kept, base.keys().copied().collect());
+    drop(catalog);
+    let daemon = Daemon::start(setup);
+    wait_for_missing(&daemon, &path, missing);
+    daemon.setup.drop_package(versions.whole(2));
+    wait_ready(&daemon, 3);
     daemon.stop();
 }

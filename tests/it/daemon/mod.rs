@@ -6,19 +6,25 @@
 
 mod access;
 mod admin;
+mod collect;
 mod configuration;
 mod delivery;
-mod deltas;
+pub(crate) mod deltas;
 mod faults;
 mod foreign;
+mod full_disk;
 mod hostile;
+mod leftovers;
 mod nested;
 mod odd_files;
 mod outage;
 mod parts;
 mod platform;
-mod referrers;
+pub(crate) mod referrers;
+mod refused_steps;
 mod repetition;
+mod retain;
+mod scrub;
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -56,6 +62,11 @@ fn assert_holds_image(registry: &TestRegistry, package: &Package, image: &Placed
         let is_same = body == package.images.blobs[&digest];
         assert!(is_same, "{path} is not what was packaged");
     }
+}
+
+/// Returns whether a registry has an image under its tag.
+pub(crate) fn holds_image(registry: &TestRegistry, image: &Placed) -> bool {
+    status_of(registry, image.repository, image.tag) == 200
 }
 
 /// Returns the HTTP status with which a registry answers for a manifest.

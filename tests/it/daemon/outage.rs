@@ -108,7 +108,7 @@ fn a_run_that_was_missed_is_caught_up_where_that_is_wanted() {
     let setup = daemon.stop();
 
     // The daemon was down for five years, in which there was a 29th of February.
-    let catalog = Catalog::open(&setup.state_dir.join("catalog")).unwrap();
+    let catalog = Catalog::open(&setup.state_dir).unwrap();
     let then = SystemClock.now() - Days::new(5 * 366);
     for name in ["global-a", "global-b"] {
         let name: TargetName = name.parse().unwrap();

@@ -22,17 +22,17 @@ const PART_BYTES: usize = 10_000;
 const DELAY_MICROSECONDS: u32 = 3_000_000;
 
 /// A package in parts, in a folder of its own.
-struct Split {
+pub(super) struct Split {
     dir: tempfile::TempDir,
     /// Names of the parts, in their order.
     parts: Vec<String>,
     /// Name of the table.
-    table: String,
+    pub(super) table: String,
 }
 
 impl Split {
     /// Splits a package anew, from the folder that it was made of.
-    fn of(package: &Package) -> Self {
+    pub(super) fn of(package: &Package) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let name = package.path.file_name().unwrap().to_str().unwrap();
         let mut command = crate::support::program();
@@ -62,12 +62,12 @@ impl Split {
     }
 
     /// Returns the names of parts and table.
-    fn all(&self) -> Vec<&str> {
+    pub(super) fn all(&self) -> Vec<&str> {
         let parts = self.parts.iter().map(String::as_str);
         parts.chain([self.table.as_str()]).collect()
     }
 
-    fn drop(&self, folder: &Path, names: &[&str]) {
+    pub(super) fn drop(&self, folder: &Path, names: &[&str]) {
         for name in names {
             drop_into(folder, (name, &self.content(name)), &[]);
         }

@@ -17,14 +17,15 @@ const MEDIA_TYPE_SIGNATURE: &str = "application/vnd.dev.cosign.simplesigning.v1+
 
 /// A package that is made by hand: blobs, and what `index.json` says of them.
 #[derive(Default)]
-struct Handmade {
-    blobs: Images,
+pub(crate) struct Handmade {
+    /// What it holds.
+    pub(crate) blobs: Images,
     roots: Vec<Value>,
 }
 
 impl Handmade {
     /// Makes an artifact with one layer, about `subject` if there is one.
-    fn artifact(&mut self, content: &str, subject: Option<&Descriptor>) -> Descriptor {
+    pub(crate) fn artifact(&mut self, content: &str, subject: Option<&Descriptor>) -> Descriptor {
         let config = self.blobs.blob(MEDIA_TYPE_EMPTY, "{}");
         let layer = self.blobs.blob(MEDIA_TYPE_SIGNATURE, content);
         let mut manifest = json!({
@@ -38,7 +39,7 @@ impl Handmade {
     }
 
     /// Lists a manifest in `index.json`.
-    fn root(&mut self, descriptor: &Descriptor, name: Option<&str>) {
+    pub(crate) fn root(&mut self, descriptor: &Descriptor, name: Option<&str>) {
         let mut root = json!(descriptor);
         if let Some(name) = name {
             let name = format!("registry.example/{name}");
@@ -48,7 +49,7 @@ impl Handmade {
     }
 
     /// Returns the package without the blobs of these digests.
-    fn tgz(&self, manifest: &str, without: &[Digest]) -> Vec<u8> {
+    pub(crate) fn tgz(&self, manifest: &str, without: &[Digest]) -> Vec<u8> {
         let index = json!({"schemaVersion": 2, "manifests": self.roots});
         let mut entries = vec![
             file("manifest.yaml", manifest),
@@ -70,7 +71,7 @@ fn skopeo_digest(registry: &TestRegistry, name: &str) -> Digest {
     digest_of_manifest(&format!("docker://{}/{name}", registry.address()))
 }
 
-fn manifest_of(omitted: &[Digest]) -> String {
+pub(crate) fn manifest_of(omitted: &[Digest]) -> String {
     let omitted: Vec<String> = omitted.iter().map(ToString::to_string).collect();
     let omitted = json!(omitted);
     format!(
@@ -135,7 +136,7 @@ fn signatures_and_referrers_arrive_with_their_images_to_the_byte() {
 }
 
 /// Returns a package of a sparse image and a whole one, the sparse image, and what was left out of it.
-fn sparse_package() -> (Vec<u8>, Handmade, Placed, Descriptor) {
+pub(crate) fn sparse_package() -> (Vec<u8>, Handmade, Placed, Descriptor) {
     let mut package = Handmade::default();
     let layers = [noise(3, 20_000)];
     let sparse = package.blobs.add("demo/sparse", "v1", &layers);

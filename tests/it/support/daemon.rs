@@ -158,12 +158,18 @@ impl Setup {
         let path = self.path("violetd.toml");
         let (state, socket) = (self.state_dir.display(), self.socket());
         let keyring = self.path("keys");
+        // Machines that build may have little space left, and tests need less.
+        let disk = if self.sections.contains("[disk]") {
+            ""
+        } else {
+            "disk = {low_bytes = '64MiB', critical_bytes = '16MiB'}\n"
+        };
         write(
             &path,
             format!(
                 "state_dir = '{state}'\nlog.format = 'text'\nadmin.socket = '{}'\n\
                  verify.keyring = ['{}']\n\
-                 replicate = {{attempts_max = 1, retry_first = '200ms', retry_max = '1s'}}\n{}",
+                 replicate = {{attempts_max = 1, retry_first = '200ms', retry_max = '1s'}}\n{disk}{}",
                 socket.display(),
                 keyring.display(),
                 self.sections

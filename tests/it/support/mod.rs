@@ -7,6 +7,7 @@
 //! - [`Authority`]: issues certificates.
 //! - [`Daemon`]: the program itself, with a configuration and folders of its own.
 //! - [`Package`]: what is dropped, made by the program itself; [`Signer`] signs it.
+//! - [`Mount`]: a file system of a given size.
 //! - [`Workshop`]: where buildah, podman and skopeo make images.
 //! - [`fake_acp`]: a platform with its login, its clusters and its controllers.
 //!
@@ -17,10 +18,12 @@ mod daemon;
 mod docker_registry;
 pub(crate) mod fake_acp;
 mod http;
+mod mount;
 mod packages;
 mod proxy;
 mod scripted;
 mod token_server;
+mod whole;
 mod workshop;
 
 use std::fs::File;
@@ -34,10 +37,12 @@ pub(crate) use self::daemon::{
     Daemon, Setup, drop_into, get, metric, names, reason_of, run_program, show,
 };
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
+pub(crate) use self::mount::{Mount, may_mount};
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
 pub(crate) use self::scripted::{Scripted, on};
 pub(crate) use self::token_server::TokenServer;
+pub(crate) use self::whole::{assert_checked, assert_whole, has_command};
 pub(crate) use self::workshop::{
     WORKSHOP_IMAGE, Workshop, digest_of_manifest, parts_of_manifest, raw_manifest, skopeo,
     skopeo_copy,

@@ -1,0 +1,69 @@
+//! What holds under load, and for how long: packages of many sizes of overlap come in, go out, and are removed, while the
+//! daemon is killed or left alone.
+//!
+//! # Environment
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `VIOLETD_KILLS` | how often the daemon is killed | 6 |
+//! | `VIOLETD_SOAK_SECONDS` | how long the load lasts | 5 |
+//! | `VIOLETD_CRASH_SEED` | seed of what is random | 1 |
+//!
+//! By the command line, for hours or for the record:
+//!
+//! ```text
+//! VIOLETD_KILLS=200 cargo test --test it -- soak::kills --nocapture
+//! VIOLETD_SOAK_SECONDS=3600 cargo test --test it -- soak::load --nocapture
+//! ```
+
+mod kills;
+mod load;
+
+pub(crate) use self::kills::ready_in;
+use violetd::base::Digest;
+
+use crate::crash::Random;
+use crate::support::{Images, Package, noise};
+
+/// Bytes of a layer. Chosen so that an hour's packages fit on a disk.
+const LAYER_BYTES: usize = 96 << 10;
+/// Layers that packages share: some of these are in each of them.
+const SHARED_LAYERS: u64 = 12;
+
+/// Makes packages that share layers with those before them, of few names and many versions.
+#[derive(Debug, Default)]
+pub(crate) struct Works {
+    made: u64,
+}
+
+impl Works {
+    /// Makes the next package. Names take turns among `names`, versions go up.
+    pub(crate) fn make(&mut self, names: u64, random: &mut Random) -> Package {
+        let (name, version) = (self.made % names, self.made / names);
+        let seeds = [
+            random.below(SHARED_LAYERS),
+            random.below(SHARED_LAYERS),
+            1_000 + self.made,
+        ];
+        self.made += 1;
+        let layers = seeds.map(|seed| noise(seed + 1, LAYER_BYTES));
+        // Whatever runs so long that these matter ends with the process.
+        let repository: &'static str = format!("soak/app-{name}").leak();
+        let tag: &'static str = format!("v1.{version}.0").leak();
+        let mut images = Images::default();
+        images.add(repository, tag, &layers);
+        Package::operator(&format!("soak-{name}.v1.{version}.0"), images)
+    }
+}
+
+fn name_of(package: &Package) -> &str {
+    package.path.file_name().unwrap().to_str().unwrap()
+}
+
+/// Returns the digests of packages in a status.
+pub(crate) fn listed(status: &serde_json::Value) -> Vec<Digest> {
+    let packages = status["packages"].as_array().unwrap().iter();
+    packages
+        .map(|package| package["digest"].as_str().unwrap().parse().unwrap())
+        .collect()
+}

@@ -169,6 +169,7 @@ after_ready = "keep"
 
 [[target]]
 name = "bench"
+packages = {packages}
 role = "primary"
 schedule = "0 0 1 1 *"
 on_ready = false
@@ -180,10 +181,10 @@ plain_http = true
 no_auth = true
 """
 
-    def __init__(self, binary, folder, registry="127.0.0.1:1"):
+    def __init__(self, binary, folder, registry="127.0.0.1:1", packages='["*"]', more=""):
         (folder / "drop").mkdir(parents=True, exist_ok=True)
         config = folder / "violetd.toml"
-        config.write_text(self.CONFIG.format(dir=folder, registry=registry))
+        config.write_text(self.CONFIG.format(dir=folder, registry=registry, packages=packages) + more)
         self.folder = folder
         self.socket = folder / "admin.sock"
         super().__init__([binary, "serve", "--config", config], folder / "violetd.log")
@@ -434,7 +435,7 @@ def version_of(violetd):
     return f"{run(violetd, '--version').strip()} (binary {digest})"
 
 
-def facts(options, images, programs, started):
+def machine_facts(options, started, how="", programs=()):
     """Says on what, with what and when it was measured."""
     cpu = re.search(r"^model name\s*:\s*(.+)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     model = cpu[1] if cpu else platform.machine()
@@ -443,15 +444,20 @@ def facts(options, images, programs, started):
     version, load_before = started
     versions = [version]
     versions += [run(*command).splitlines()[0].strip() for command in programs]
-    how = " --layout DIR" if options.layout else f" --random {options.random:g}" if options.random else ""
     today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return [
         f"{today}, `benches/{pathlib.Path(sys.argv[0]).name}{how}`, median of {options.rounds}",
         f"{os.cpu_count()} cores {model}, {ram:.0f} GiB, Linux {platform.release()}, {kind};"
         f" load average {load_before[0]:.1f} before, {os.getloadavg()[0]:.1f} after",
         "; ".join(versions),
-        f"{len(images.digests)} images, {images.blob_count} blobs, {images.bytes / MB:.0f} MB",
     ]
+
+
+def facts(options, images, programs, started):
+    """Says, besides, what the input was."""
+    how = " --layout DIR" if options.layout else f" --random {options.random:g}" if options.random else ""
+    said = machine_facts(options, started, how, programs)
+    return [*said, f"{len(images.digests)} images, {images.blob_count} blobs, {images.bytes / MB:.0f} MB"]
 
 
 def main(name, description, bench):

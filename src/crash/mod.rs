@@ -9,7 +9,9 @@
 
 mod ingest;
 mod packages;
+mod retention;
+mod scrub;
 mod site;
 
-use self::packages::package_of;
-use self::site::Site;
+use self::packages::{package_of, release_of};
+use self::site::{Open, Site, names, words};

@@ -7,6 +7,21 @@ use crate::package::{Image, Manifest, WriteOptions, Writer};
 
 /// Returns a package of one image with these layers. Layers that packages have in common are the same blobs.
 pub(super) fn package_of(reference: &str, layers: &[&str]) -> Vec<u8> {
+    write_package(&Manifest::default(), reference, layers)
+}
+
+/// Returns such a package that says its name and its version.
+pub(super) fn release_of((name, version): (&str, &str), layers: &[&str]) -> Vec<u8> {
+    let manifest = Manifest {
+        name: Some(name.parse().unwrap()),
+        version: Some(version.to_owned()),
+        ..Manifest::default()
+    };
+    let reference = format!("registry.example/a/{name}:{version}");
+    write_package(&manifest, &reference, layers)
+}
+
+fn write_package(about: &Manifest, reference: &str, layers: &[&str]) -> Vec<u8> {
     let mut blobs = BTreeMap::new();
     let mut put = |media_type: &str, content: &str| {
         let descriptor = Descriptor::of(media_type, content.as_bytes());
@@ -29,8 +44,8 @@ pub(super) fn package_of(reference: &str, layers: &[&str]) -> Vec<u8> {
         reference: reference.parse().unwrap(),
         descriptor: put(MEDIA_TYPE_MANIFEST, &manifest.to_string()),
     };
-    let (manifest, options) = (Manifest::default(), WriteOptions::default());
-    let mut writer = Writer::create(Vec::new(), &manifest, &[image], options).unwrap();
+    let options = WriteOptions::default();
+    let mut writer = Writer::create(Vec::new(), about, &[image], options).unwrap();
     for (digest, content) in &blobs {
         let size_bytes = content.len() as u64;
         writer

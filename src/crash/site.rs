@@ -69,6 +69,15 @@ impl Site {
         }
     }
 
+    /// Makes the folders, and takes packages by name in.
+    pub(super) fn prepare_ready(&self, packages: &[(&str, &[u8])]) {
+        self.prepare(packages, &[]);
+        let open = self.open().unwrap();
+        self.ingest(&open).unwrap();
+        drop(open);
+        self.assert_done(packages, "before anything happens");
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
@@ -233,6 +242,7 @@ pub(super) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn words(error: &dyn std::error::Error) -> String {
+/// Returns an error in words, with what has caused it.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
     Chain(error).to_string()
 }

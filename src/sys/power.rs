@@ -153,13 +153,18 @@ impl Recording {
             }
             Before::Nothing | Before::Folder(..) | Before::File(..) => {}
         }
+        let live = self.look();
+        for folder in live.folders.keys() {
+            // A name that survives is that of a folder still, also where what was in it has become the database.
+            self.synced.folders.entry(*folder).or_default();
+        }
         let place = path.strip_prefix(&self.root).unwrap_or(path);
         let cut = Cut {
             what: format!("{verb} {}", place.display()),
             path: path.to_owned(),
             root: self.root_id,
             database_name: self.database.strip_prefix(&self.root).unwrap().into(),
-            live: self.look(),
+            live,
             synced: self.synced.clone(),
             acknowledged: self.acknowledged.clone(),
             database: self.read_database(),

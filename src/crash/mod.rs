@@ -9,6 +9,7 @@
 
 mod ingest;
 mod packages;
+mod rebuild;
 mod retention;
 mod scrub;
 mod site;

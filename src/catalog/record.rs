@@ -93,8 +93,8 @@ pub struct NewPackage {
     pub content: Content,
 }
 
-/// What lists of packages show of each: a few hundred bytes, held in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What lists of packages show of each: a few hundred bytes, held in memory. Its JSON form is what the lists print.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageSummary {
     /// Digest of the package file.
     pub digest: Digest,

@@ -296,16 +296,17 @@ fn render_packages(packages: &[PackageView], targets: usize) -> String {
         "READY",
         "IN SYNC ON",
     ])];
-    for package in packages {
+    for view in packages {
+        let package = &view.package;
         let platforms: Vec<&str> = package.platforms.iter().map(Platform::as_str).collect();
-        let holders: Vec<&str> = package.in_sync_on.iter().map(TargetName::as_str).collect();
+        let holders: Vec<&str> = view.in_sync_on.iter().map(TargetName::as_str).collect();
         let holders = match holders.len() {
             0 => "none".to_owned(),
             count if count == targets => format!("all: {}", holders.join(", ")),
             _ => holders.join(", "),
         };
         rows.push(vec![
-            package.name.clone(),
+            package.name.to_string(),
             package.version.clone().unwrap_or_else(|| "-".to_owned()),
             package.kind.to_string(),
             platforms.join(","),

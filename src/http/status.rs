@@ -265,9 +265,10 @@ impl Targets {
     }
 
     fn package_views(&self, packages: &[Arc<PackageSummary>]) -> Vec<PackageView> {
-        let views = packages
-            .iter()
-            .map(|package| PackageView::new(package, self.holders(&package.digest)));
+        let views = packages.iter().map(|package| PackageView {
+            package: PackageSummary::clone(package),
+            in_sync_on: self.holders(&package.digest),
+        });
         views.collect()
     }
 }

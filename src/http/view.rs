@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Class, Digest, PackageKind, Platform, TargetName, Timestamp};
-use crate::catalog::{PackageRecord, PackageSummary, PinRecord, Provenance, RunRecord};
+use crate::base::{Class, TargetName, Timestamp};
+use crate::catalog::{PackageRecord, PackageSummary, PinRecord, RunRecord};
 use crate::sys::disk::{Marks, Reading, State};
 
 /// Answer to `GET /v1/status`.
@@ -81,30 +81,9 @@ impl DiskView {
 /// A package that is ready.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PackageView {
-    /// Digest of the package file.
-    pub digest: Digest,
-    /// Name of the package.
-    pub name: String,
-    /// Version, where the package says.
-    pub version: Option<String>,
-    /// Type.
-    pub kind: PackageKind,
-    /// Name of the file as it was dropped.
-    pub file_name: String,
-    /// Size of the file, in bytes.
-    pub size_bytes: u64,
-    /// What its images run on.
-    pub platforms: Vec<Platform>,
-    /// How many images it has.
-    pub image_count: usize,
-    /// Distinct blobs and manifests of all images.
-    pub blob_count: u64,
-    /// Their size together, in bytes.
-    pub blob_bytes: u64,
-    /// Why it is trusted.
-    pub provenance: Provenance,
-    /// When it became ready.
-    pub ready_at: Timestamp,
+    /// What lists show of it.
+    #[serde(flatten)]
+    pub package: PackageSummary,
     /// The targets that hold all of it.
     pub in_sync_on: Vec<TargetName>,
 }
@@ -193,25 +172,4 @@ pub struct ProblemView {
     /// What kind of failure it is, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
-}
-
-impl PackageView {
-    /// Describes a package that is held by the targets `in_sync_on`.
-    pub fn new(summary: &PackageSummary, in_sync_on: Vec<TargetName>) -> Self {
-        Self {
-            digest: summary.digest,
-            name: summary.name.to_string(),
-            version: summary.version.clone(),
-            kind: summary.kind,
-            file_name: summary.file_name.clone(),
-            size_bytes: summary.size_bytes,
-            platforms: summary.platforms.clone(),
-            image_count: summary.image_count,
-            blob_count: summary.blob_count,
-            blob_bytes: summary.blob_bytes,
-            provenance: summary.provenance.clone(),
-            ready_at: summary.ready_at,
-            in_sync_on,
-        }
-    }
 }

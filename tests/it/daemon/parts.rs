@@ -82,6 +82,13 @@ fn wait_for_reason(daemon: &Daemon, path: &Path, reason: &str) {
     });
 }
 
+/// Waits until the only package is ready, and fails the test unless it is this one, by the digest of the whole.
+fn wait_ready_whole(daemon: &Daemon, package: &Package) {
+    let status = wait_ready(daemon, 1);
+    let found = &status["packages"][0]["digest"];
+    assert_eq!(*found, package.digest().to_string());
+}
+
 #[test]
 fn a_package_in_parts_is_taken_in_as_the_whole_file_would_be() {
     let registry = TestRegistry::start(Auth::None);
@@ -167,11 +174,7 @@ fn parts_are_waited_for_across_a_kill() {
     let setup = daemon.kill();
     parts.drop(&folder, &[&parts.parts[1]]);
     let daemon = Daemon::start(setup);
-    let status = wait_ready(&daemon, 1);
-    assert_eq!(
-        status["packages"][0]["digest"],
-        package.digest().to_string()
-    );
+    wait_ready_whole(&daemon, &package);
     daemon.stop();
 }
 
@@ -232,11 +235,7 @@ fn every_damaged_part_is_named_and_new_copies_of_them_are_enough() {
             durable::move_file(&rejected.join(name), &folder.join(name)).unwrap();
         }
     }
-    let status = wait_ready(&daemon, 1);
-    assert_eq!(
-        status["packages"][0]["digest"],
-        package.digest().to_string()
-    );
+    wait_ready_whole(&daemon, &package);
     daemon.stop();
 }
 

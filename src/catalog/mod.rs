@@ -313,8 +313,18 @@ impl Catalog {
     }
 
     /// Returns what is known about a target.
-    pub fn find_target(&self, target: &TargetName) -> Result<Option<TargetRecord>, Error> {
-        self.find(Column::Target, column::target_key(target))
+    pub fn find_target(&self, target: &TargetName) -> Result<Option<Arc<TargetRecord>>, Error> {
+        // Held until the row is there: who writes it meanwhile has it forgotten afterwards.
+        let mut index = self.index();
+        if let Some(known) = index.target(target) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let record = self.find(Column::Target, column::target_key(target))?;
+        let record = record.map(Arc::new);
+        if let Some(record) = &record {
+            index.put_target(record);
+        }
+        Ok(record)
     }
 
     /// Puts what is known about a target, in place of what was known before.
@@ -322,7 +332,9 @@ impl Catalog {
         let mut changes = Changes::default();
         let row = codec::encode(Column::Target, target)?;
         changes.put(Column::Target, column::target_key(&target.target), row);
-        self.0.database.write(changes)
+        let written = self.0.database.write(changes);
+        self.index().forget_target(&target.target);
+        written
     }
 
     /// Adds a run to the history of its target, together with what is now known about the target, and forgets what is
@@ -347,7 +359,9 @@ impl Catalog {
             }
             changes.delete(Column::Run, key);
         }
-        self.0.database.write(changes)
+        let written = self.0.database.write(changes);
+        self.index().forget_target(&target.target);
+        written
     }
 
     /// Lists the last `limit` runs of a target, newest first. The order is that in which they were committed, whatever

@@ -348,13 +348,10 @@ impl Replicate {
         let now = self.clock.now();
         let known = self.catalog.find_target(&self.target.name)?;
         let is_new = known.is_none();
-        let mut record = known.unwrap_or_else(|| TargetRecord {
-            target: self.target.name.clone(),
-            last_scheduled_at: None,
-            synced_packages: Vec::new(),
-            last_run: None,
-            last_success_at: None,
-        });
+        let mut record = known.map_or_else(
+            || TargetRecord::new(self.target.name.clone()),
+            Arc::unwrap_or_clone,
+        );
         if is_new || !self.target.catches_up || record.last_scheduled_at.is_none() {
             record.last_scheduled_at = Some(now);
             self.catalog.put_target(&record)?;

@@ -30,10 +30,12 @@ pub enum Column {
     Job,
     /// Uploads to targets that are not finished. Key: target, NUL, repository, NUL, digest as text. Row: `UploadRecord`.
     Upload,
+    /// What targets hold. Key: target, NUL, the 32 bytes of the digest, repository. Row: `HeldRecord`, in a form of its own.
+    Held,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Package,
         Self::Ingest,
         Self::Placement,
@@ -44,6 +46,7 @@ impl Column {
         Self::Pin,
         Self::Job,
         Self::Upload,
+        Self::Held,
     ];
 
     /// Returns the name on disk. Never changed, only retired.
@@ -59,6 +62,7 @@ impl Column {
             Self::Pin => "pin",
             Self::Job => "job",
             Self::Upload => "upload",
+            Self::Held => "held",
         }
     }
 
@@ -74,7 +78,8 @@ impl Column {
             | Self::Condemned
             | Self::Pin
             | Self::Job
-            | Self::Upload => 1,
+            | Self::Upload
+            | Self::Held => 1,
         }
     }
 }
@@ -121,6 +126,28 @@ pub(super) fn run_key(target: &TargetName, number: u64) -> Vec<u8> {
     key
 }
 
+/// Returns what all keys start with that say who holds this on `target`. A digest has a fixed length: nothing separates it
+/// from the repository.
+pub(super) fn held_prefix(target: &TargetName, digest: &Digest) -> Vec<u8> {
+    let mut key = target_prefix(target);
+    key.extend_from_slice(digest.as_bytes());
+    key
+}
+
+pub(super) fn held_key(target: &TargetName, digest: &Digest, repository: &Repository) -> Vec<u8> {
+    let mut key = held_prefix(target, digest);
+    key.extend_from_slice(repository.as_str().as_bytes());
+    key
+}
+
+/// Returns what the key of a row of `held` says is where, if it is one.
+pub(super) fn held_of_key(key: &[u8]) -> Option<(Digest, Repository)> {
+    let end = key.iter().position(|byte| *byte == 0)?;
+    let (digest, repository) = key[end + 1..].split_first_chunk()?;
+    let repository = std::str::from_utf8(repository).ok()?.parse().ok()?;
+    Some((Digest::from_bytes(*digest), repository))
+}
+
 /// Returns the number in the key of a run, if it is one.
 pub(super) fn run_number(key: &[u8]) -> Option<u64> {
     let (_, number) = key.split_last_chunk()?;
@@ -145,6 +172,11 @@ mod tests {
         );
         let expected = format!("a-b\0x/y\0sha256:{}", "07".repeat(32));
         assert_eq!(upload, expected.as_bytes());
+        let (digest, repository) = (Digest::from_bytes([0; 32]), "x/y".parse().unwrap());
+        let held = held_key(&target, &digest, &repository);
+        assert_eq!(held, [b"a-b\0".as_slice(), &[0; 32], b"x/y"].concat());
+        assert_eq!(held_of_key(&held), Some((digest, repository)));
+        assert_eq!(held_of_key(b"a-b\0short"), None);
         assert_eq!(run_key(&target, 258), b"a-b\0\0\0\0\0\0\0\x01\x02");
         assert_eq!(
             Column::ALL.map(Column::name),
@@ -158,7 +190,8 @@ mod tests {
                 "condemned",
                 "pin",
                 "job",
-                "upload"
+                "upload",
+                "held"
             ]
         );
     }

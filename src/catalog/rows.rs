@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::column::{self, Column};
 use super::database::{Database, Start};
+use super::held::{self, HeldRecord};
 use super::kept::{Kept, KeptRecord};
 use super::record::{
     CondemnedRecord, Content, IngestRecord, JobRecord, PackageRecord, PinRecord, Placement,
@@ -37,6 +38,8 @@ pub enum Row {
     Job(JobRecord),
     /// An upload that is not finished.
     Upload(Box<UploadRecord>),
+    /// What a target holds.
+    Held(HeldRecord),
 }
 
 /// The rows of a database as they are at the moment when it is opened. Nothing of it is in memory.
@@ -131,6 +134,7 @@ fn decode(column: Column, key: &[u8], row: &[u8]) -> Result<Row, Error> {
             let expected = column::upload_key(&record.target, &record.repository, &record.digest);
             check_key(column, key, &expected).map(|()| Row::Upload(record))
         }
+        Column::Held => held::decode(key, row).map(Row::Held),
     }
 }
 

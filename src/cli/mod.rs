@@ -25,6 +25,7 @@ mod config;
 mod create;
 mod gc;
 mod inventory;
+mod limit;
 mod output;
 mod package;
 mod pin;
@@ -68,6 +69,8 @@ enum Command {
     Targets(status::Arguments),
     /// Ask the running daemon to bring targets in sync now
     Sync(status::SyncArguments),
+    /// Limit how many bytes per second go to a target, until the daemon is started again
+    Limit(limit::Arguments),
     /// Show damaged blobs and how the check of all blobs goes, or ask for one
     Scrub(scrub::Arguments),
     /// Print which packages would go by the configured rules, or remove them
@@ -140,6 +143,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Packages(arguments) => status::packages(&arguments),
         Command::Targets(arguments) => status::targets(&arguments),
         Command::Sync(arguments) => status::sync(&arguments),
+        Command::Limit(arguments) => limit::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Retain(arguments) => retain::run(&arguments),
         Command::Pin(arguments) => pin::pin(&arguments),

@@ -107,6 +107,7 @@ pub(super) struct RegistrySettings {
     pub(super) no_auth: bool,
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretSettings>,
+    pub(super) bandwidth_max: Option<ByteCount>,
 }
 
 /// `[target.platform]`
@@ -289,6 +290,7 @@ impl Settings {
                     ca_file: path(),
                     username: text(),
                     password: secret(),
+                    bandwidth_max: Some(ByteCount(1)),
                     ..RegistrySettings::default()
                 },
                 platform: PlatformSettings {

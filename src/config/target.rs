@@ -9,9 +9,9 @@ use super::address::{self, Address, Endpoint, Host};
 use super::choice::choice;
 use super::error::{Flaw, Problem};
 use super::secret::SecretSource;
-use super::sections::absolute;
+use super::sections::{absolute, out_of_range};
 use super::settings::{PlatformSettings, RegistrySettings, SecretSettings, TargetSettings};
-use crate::base::{NamePattern, TargetName};
+use crate::base::{ByteCount, NamePattern, TargetName};
 
 /// Ports that are dialled where an address names none.
 const HTTPS_PORT: u16 = 443;
@@ -89,6 +89,8 @@ pub struct Registry {
     pub transport: Transport,
     /// User name and password. Without them requests are anonymous.
     pub credentials: Option<Credentials>,
+    /// The most bytes of blobs that are sent per second. At least 1; none is without limit.
+    pub bandwidth_max: Option<ByteCount>,
 }
 
 /// How a server is spoken to.
@@ -280,11 +282,15 @@ impl Section {
         if role == Role::Standby && !settings.no_auth && credentials.is_none() {
             return Err(Flaw::new(self.0.as_str(), Problem::StandbyWithoutAccess));
         }
+        if settings.bandwidth_max == Some(ByteCount(0)) {
+            return Err(out_of_range(self.key("bandwidth_max"), "at least 1", "0"));
+        }
         Ok(Registry {
             address,
             connect_to: self.connect_to(settings.connect_to)?,
             transport,
             credentials,
+            bandwidth_max: settings.bandwidth_max,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::config::{self, Config, Credentials, Endpoint, PlatformAccess, SecretS
 use crate::ingest::{self, AfterReady, Folder};
 use crate::package::Limits;
 use crate::platform::{self, AcpOptions, Auth, Directory, DirectoryOptions, Platform};
-use crate::registry::{self, Client};
+use crate::registry::{self, Client, PaceOptions};
 use crate::replicate::wanted::Filter;
 use crate::replicate::{self, Target};
 use crate::schedule::Schedule;
@@ -205,7 +206,7 @@ pub(super) fn job_timetable(
 pub(super) fn replicate_options(config: &Config) -> replicate::Options {
     let options = &config.replicate;
     replicate::Options {
-        concurrency: usize::try_from(options.concurrency).unwrap_or(1).max(1),
+        concurrency: concurrency(config),
         retry_first: options.retry_first,
         retry_max: options.retry_max,
         verdict_timeout: options.verdict_timeout,
@@ -287,8 +288,26 @@ pub(super) fn registry_options(
             idle: config.replicate.idle_timeout,
         },
         retries: retries(config),
+        pace: pace(config, registry),
         ..registry::Options::new(registry.address.to_string(), transport)
     })
+}
+
+/// Returns how much at once and how fast a registry is asked.
+fn pace(config: &Config, registry: &config::Registry) -> PaceOptions {
+    PaceOptions {
+        concurrency_max: concurrency(config),
+        bandwidth_max: registry
+            .bandwidth_max
+            .and_then(|bytes| NonZeroU64::new(bytes.0)),
+        ..PaceOptions::default()
+    }
+}
+
+fn concurrency(config: &Config) -> usize {
+    usize::try_from(config.replicate.concurrency)
+        .unwrap_or(1)
+        .max(1)
 }
 
 fn platform(

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http_body_util::BodyDataStream;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Response};
+use reqwest::{Body, Method, Response};
+use tokio::time::Instant;
 use url::Url;
 
 use super::error::{Error, User};
 use super::options::Options;
+use super::pace::{Pace, Permit};
 use super::payload::{Fault, Payload};
 use super::refusal::{BODY_BYTES_MAX, Refusal};
 use crate::base::Timestamp;
@@ -88,6 +91,8 @@ pub(super) struct Wire {
     /// The URL that every request to the registry starts from.
     pub(super) base: Url,
     pub(super) tally: Arc<Tally>,
+    /// Who may ask, and how fast blobs go.
+    pub(super) pace: Arc<Pace>,
     idle: Duration,
     /// How long the first byte may take: a connection may have to be made first.
     first: Duration,
@@ -101,6 +106,7 @@ impl Wire {
             address: options.address.clone(),
             base,
             tally: Arc::default(),
+            pace: Arc::new(Pace::new(options.pace, options.timeouts.idle)),
             idle: options.timeouts.idle,
             first: options.timeouts.idle.max(options.timeouts.connect),
         })
@@ -144,10 +150,11 @@ impl Wire {
                 fault = body_fault;
                 builder
                     .header(CONTENT_LENGTH, blob.length_bytes())
-                    .body(body)
+                    .body(self.throttle(body, &progress))
             }
         };
         self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        let begun_at = Instant::now();
         let outcome = self.watch(&progress, builder.send()).await;
         if let (Some(source), Payload::Blob(blob)) = (fault.take(), &request.payload) {
             return Err(Error::Source {
@@ -160,6 +167,8 @@ impl Wire {
                 response,
                 action: request.action.clone(),
                 idle: self.idle,
+                took: begun_at.elapsed(),
+                permit: None,
             }),
             Some(Err(error)) => Err(self.explain(request, error)),
             None => Err(Error::Stalled {
@@ -167,6 +176,12 @@ impl Wire {
                 idle: self.idle,
             }),
         }
+    }
+
+    /// Lets a body through as fast as the bandwidth allows. Waiting for that is progress.
+    fn throttle(&self, body: Body, progress: &Arc<AtomicU64>) -> Body {
+        let pieces = BodyDataStream::new(body);
+        Body::wrap_stream(self.pace.throttle(pieces, Arc::clone(progress)))
     }
 
     /// Awaits `future` as long as `progress` moves; `None` when it stood still.
@@ -226,12 +241,26 @@ pub(super) struct Answer {
     response: Response,
     action: Action,
     idle: Duration,
+    /// From the begin of the request to the end of the headers.
+    took: Duration,
+    /// Given back with the last piece of the body.
+    permit: Option<Permit>,
 }
 
 impl Answer {
     /// Returns the HTTP status.
     pub(super) fn status(&self) -> u16 {
         self.response.status().as_u16()
+    }
+
+    /// Returns how long it took until the answer came, without its body.
+    pub(super) const fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Keeps the permit of the request until the body was read.
+    pub(super) fn keep(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
     /// Returns all headers.
@@ -246,7 +275,11 @@ impl Answer {
 
     /// Returns the next piece of the body.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        match tokio::time::timeout(self.idle, self.response.chunk()).await {
+        let outcome = tokio::time::timeout(self.idle, self.response.chunk()).await;
+        if !matches!(outcome, Ok(Ok(Some(_)))) {
+            self.permit = None;
+        }
+        match outcome {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Error::Cut {
                 action: self.action.clone(),

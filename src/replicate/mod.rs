@@ -42,6 +42,7 @@ mod uploads;
 pub mod wanted;
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -60,6 +61,7 @@ use crate::base::{Chain, Class, Classified, Clock, Digest, TargetName, Timestamp
 use crate::catalog::{self, Catalog, Problem, RunOutcome, RunRecord, TargetRecord};
 use crate::platform::{self, ClusterName, Platform};
 use crate::registry::{self, Client};
+pub use crate::registry::{BreakerState, KindState, PaceState};
 use crate::store::{self, Store};
 use crate::sys::backoff::{self, Backoff};
 use crate::task::{Activator, Finished, Task, Timetable};
@@ -246,7 +248,7 @@ pub struct Target {
 /// How to replicate.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Requests to one registry in flight at one time.
+    /// Images and blobs of one registry in flight at one time.
     pub concurrency: usize,
     /// The first wait before a run that left something undone is repeated.
     pub retry_first: Duration,
@@ -271,6 +273,7 @@ pub struct Progress {
 #[derive(Clone, Debug)]
 pub struct Handle {
     activator: Activator,
+    registry: Client,
     is_requested: Arc<AtomicBool>,
     progress: watch::Receiver<Progress>,
 }
@@ -285,6 +288,17 @@ impl Handle {
     /// Returns what wakes the task without asking for a run: it looks whether there is something to do.
     pub fn activator(&self) -> Activator {
         self.activator.clone()
+    }
+
+    /// Returns how fast and how much at once the registry is asked now.
+    pub fn pace(&self) -> PaceState {
+        self.registry.pace()
+    }
+
+    /// Changes how many bytes of blobs are sent per second, also by uploads that are under way; `None` is without limit.
+    /// Forgotten when the process ends: the configuration says what holds then.
+    pub fn set_bandwidth(&self, bandwidth_max: Option<NonZeroU64>) {
+        self.registry.set_bandwidth(bandwidth_max);
     }
 
     /// Returns what the task is doing.
@@ -331,6 +345,7 @@ impl Replicate {
         let (progress, receiver) = watch::channel(Progress::default());
         let handle = Handle {
             activator: Activator::default(),
+            registry: target.registry.clone(),
             is_requested: Arc::clone(&is_requested),
             progress: receiver,
         };

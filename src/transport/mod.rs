@@ -18,4 +18,4 @@ pub use self::connect::{
 };
 pub use self::error::{Action, CertificateProblem, Error, find_source, unreachable_hint};
 pub use self::message::Message;
-pub use self::retry::{Attempts, Retries, parse_retry_after};
+pub use self::retry::{Attempts, Retries, RetryAfter, parse_retry_after};

@@ -16,6 +16,7 @@ mod describe;
 mod fixtures;
 mod interop;
 mod leases;
+mod pace;
 mod platform;
 mod power;
 mod registry;

@@ -104,7 +104,7 @@ pub(crate) fn strace(pid: u32, paths: &[PathBuf], inject: &str) -> Child {
 }
 
 /// Fails the test for want of a tool.
-fn missing(package: &str, command: &Command, error: &std::io::Error) -> ! {
+pub(crate) fn missing(package: &str, command: &Command, error: &std::io::Error) -> ! {
     panic!(
         "failed to run {}: {error}; install the Debian package `{package}`",
         command.get_program().display()

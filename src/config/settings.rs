@@ -104,9 +104,15 @@ pub(super) struct RegistrySettings {
     pub(super) connect_to: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) insecure_skip_verify: bool,
+    pub(super) client_cert_file: Option<PathBuf>,
+    pub(super) client_key: Option<SecretSettings>,
+    pub(super) proxy: Option<String>,
+    pub(super) proxy_username: Option<String>,
+    pub(super) proxy_password: Option<SecretSettings>,
     pub(super) no_auth: bool,
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretSettings>,
+    pub(super) docker_config: Option<SecretSettings>,
 }
 
 /// `[target.platform]`
@@ -287,8 +293,14 @@ impl Settings {
                     address: text(),
                     connect_to: text(),
                     ca_file: path(),
+                    client_cert_file: path(),
+                    client_key: secret(),
+                    proxy: text(),
+                    proxy_username: text(),
+                    proxy_password: secret(),
                     username: text(),
                     password: secret(),
+                    docker_config: secret(),
                     ..RegistrySettings::default()
                 },
                 platform: PlatformSettings {

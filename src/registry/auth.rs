@@ -7,7 +7,9 @@
 //!
 //! - Credentials and tokens go to the registry's own scheme, host and port; credentials also to the token server that
 //!   it names, and there without TLS only if the registry itself is used without.
-//! - A request that is refused is repeated once, with a new token, never with the same one.
+//! - A request that is refused is repeated once, with a new token or another login, never with the same one.
+//! - A token is replaced before it ends, and before a transfer that it would not outlive: some servers look at it only
+//!   once the whole body is there.
 //!
 //! # References
 //!
@@ -15,6 +17,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base64::Engine as _;
 use reqwest::Method;
@@ -23,8 +26,9 @@ use url::Url;
 
 use super::challenge::{Challenge, challenges_of};
 use super::error::{Error, User};
-use super::link;
-use super::options::Credentials;
+use super::login::{Credentials, Login, Logins};
+use super::options::Options;
+use super::realm::Realm;
 use super::scope::Scopes;
 use super::token::{Token, TokenCache};
 use super::wire::{Answer, Request, Wire};
@@ -33,6 +37,12 @@ use crate::transport::{Action, Message};
 
 /// The longest answer of a token server, in bytes. Tokens with a chain of certificates in them have some KiB.
 const TOKEN_ANSWER_BYTES_MAX: usize = 256 << 10;
+/// How fast a body is expected to travel at least, in bytes per second, when it is to be told whether a token outlives it: a
+/// line of 40 Mbit/s. Chosen; on a slower one a token may end in between, which costs one more only where the server
+/// looks at it late.
+const TRANSFER_BYTES_PER_SECOND: u64 = 5_000_000;
+/// How much of what is said here is shown, in characters.
+const MESSAGE_CHARACTERS_MAX: usize = 200;
 
 /// How a registry wants to be told who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,20 +52,11 @@ enum Scheme {
     Bearer(Realm),
 }
 
-/// A token server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Realm {
-    url: Url,
-    service: Option<String>,
-    /// Whether it may see the credentials.
-    is_trusted: bool,
-}
-
 /// What goes along with a request.
 #[derive(Clone, Debug)]
 pub(super) enum Authorization {
     None,
-    Basic,
+    Basic(Arc<Login>),
     Bearer(Arc<Token>),
 }
 
@@ -63,7 +64,7 @@ pub(super) enum Authorization {
 #[derive(Debug)]
 pub(super) struct Authenticator {
     wire: Arc<Wire>,
-    credentials: Option<Credentials>,
+    logins: Logins,
     clock: Arc<dyn Clock>,
     tokens: TokenCache,
     /// `None` until the registry was asked. Locked while it is asked, so that it is asked once.
@@ -71,14 +72,15 @@ pub(super) struct Authenticator {
 }
 
 impl Authenticator {
-    pub(super) fn new(
-        wire: Arc<Wire>,
-        credentials: Option<Credentials>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub(super) fn new(wire: Arc<Wire>, options: &Options, clock: Arc<dyn Clock>) -> Self {
         Self {
+            logins: Logins::new(
+                wire.base.clone(),
+                options.credentials.clone(),
+                options.docker_config.clone(),
+                Arc::clone(&clock),
+            ),
             wire,
-            credentials,
             tokens: TokenCache::new(Arc::clone(&clock)),
             clock,
             scheme: tokio::sync::Mutex::default(),
@@ -87,22 +89,25 @@ impl Authenticator {
 
     /// Returns who asks, for messages.
     pub(super) fn user(&self) -> User {
-        User(
-            self.credentials
-                .as_ref()
-                .map(|credentials| credentials.username.clone()),
-        )
+        User(self.logins.username())
     }
 
-    /// Returns what goes along with a request that needs `scopes`.
-    pub(super) async fn authorize(&self, scopes: &Scopes) -> Result<Authorization, Error> {
+    /// Returns what goes along with a request that needs `scopes` and sends a body of `body_bytes`.
+    pub(super) async fn authorize(
+        &self,
+        scopes: &Scopes,
+        body_bytes: u64,
+    ) -> Result<Authorization, Error> {
         match self.scheme().await? {
             Scheme::Open => Ok(Authorization::None),
-            Scheme::Basic if self.credentials.is_some() => Ok(Authorization::Basic),
-            Scheme::Basic => Err(self.denied(Message::default())),
+            Scheme::Basic => match self.logins.current().await? {
+                Some(login) => self.basic(login),
+                None => Err(self.denied(Message::default())),
+            },
             Scheme::Bearer(realm) => {
-                let fetch = self.fetch_token(&realm, scopes);
-                let token = self.tokens.get(scopes, fetch).await?;
+                let transfer = Duration::from_secs(body_bytes / TRANSFER_BYTES_PER_SECOND);
+                let fetch = |scopes| self.fetch_token(&realm, scopes);
+                let token = self.tokens.get(scopes, transfer, fetch).await?;
                 Ok(Authorization::Bearer(token))
             }
         }
@@ -119,12 +124,18 @@ impl Authenticator {
         let scheme = self.choose(&challenges)?;
         *self.scheme.lock().await = Some(scheme.clone());
         match (scheme, used) {
-            (Scheme::Basic, Authorization::None | Authorization::Bearer(_))
-                if self.credentials.is_some() =>
-            {
-                Ok(Some(Authorization::Basic))
+            (Scheme::Open, _) => Ok(None),
+            (Scheme::Basic, Authorization::Basic(refused)) => {
+                let other = self.logins.renew(Some(refused)).await?;
+                other.map(|login| self.basic(login)).transpose()
             }
-            (Scheme::Open | Scheme::Basic, _) => Ok(None),
+            (Scheme::Basic, Authorization::None | Authorization::Bearer(_)) => {
+                let login = match self.logins.current().await? {
+                    Some(login) => Some(login),
+                    None => self.logins.renew(None).await?,
+                };
+                login.map(|login| self.basic(login)).transpose()
+            }
             (Scheme::Bearer(realm), used) => {
                 if let Authorization::Bearer(token) = used {
                     self.tokens.forget(token);
@@ -133,22 +144,30 @@ impl Authenticator {
                 for challenge in &challenges {
                     scopes.merge(challenge.parameter("scope").unwrap_or_default());
                 }
-                let fetch = self.fetch_token(&realm, &scopes);
+                let fetch = |scopes| self.fetch_token(&realm, scopes);
                 let token = self.tokens.fetch(&scopes, fetch).await?;
                 Ok(Some(Authorization::Bearer(token)))
             }
         }
     }
 
+    /// Forgets the token of a request whose connection broke under its body: a server that refuses a token does not wait
+    /// for the body, and its answer may be lost with the connection.
+    pub(super) fn doubt(&self, used: &Authorization) {
+        if let Authorization::Bearer(token) = used {
+            self.tokens.forget(token);
+        }
+    }
+
     /// Returns the `Authorization` header.
-    pub(super) fn header(
-        &self,
-        authorization: &Authorization,
-    ) -> Result<Option<HeaderValue>, Error> {
-        let text = match (authorization, &self.credentials) {
-            (Authorization::None, _) | (Authorization::Basic, None) => return Ok(None),
-            (Authorization::Basic, Some(credentials)) => basic(credentials),
-            (Authorization::Bearer(token), _) => format!("Bearer {}", token.secret().expose()),
+    pub(super) fn header(authorization: &Authorization) -> Result<Option<HeaderValue>, Error> {
+        let text = match authorization {
+            Authorization::None => return Ok(None),
+            Authorization::Basic(login) => match &**login {
+                Login::Password(credentials) => basic(credentials),
+                Login::IdentityToken(_) => return Ok(None),
+            },
+            Authorization::Bearer(token) => format!("Bearer {}", token.secret().expose()),
         };
         HeaderValue::try_from(text)
             .map(Some)
@@ -156,6 +175,16 @@ impl Authenticator {
                 name: "credentials",
                 reason: "expected characters that fit into a header".to_owned(),
             })
+    }
+
+    fn basic(&self, login: Arc<Login>) -> Result<Authorization, Error> {
+        match &*login {
+            Login::Password(_) => Ok(Authorization::Basic(login)),
+            Login::IdentityToken(_) => {
+                let text = "it wants a password, and there is an identity token only";
+                Err(self.denied(Message::new(text, MESSAGE_CHARACTERS_MAX)))
+            }
+        }
     }
 
     async fn scheme(&self) -> Result<Scheme, Error> {
@@ -211,8 +240,7 @@ impl Authenticator {
         if let Some(offer) = find("bearer")
             && let Some(realm) = offer.parameter("realm")
         {
-            let realm = self
-                .realm(realm, offer.parameter("service"))
+            let realm = Realm::new(&self.wire.base, realm, offer.parameter("service"))
                 .ok_or_else(|| refuse(format!("the realm `{}`", realm.escape_debug())))?;
             return Ok(Scheme::Bearer(realm));
         }
@@ -230,48 +258,53 @@ impl Authenticator {
         }))
     }
 
-    fn realm(&self, text: &str, service: Option<&str>) -> Option<Realm> {
-        let base = &self.wire.base;
-        let (url, is_trusted) = match link::resolve(base, base, text) {
-            Ok(place) => (place.url, true),
-            Err(link::Refusal::Downgrade) => (base.join(text).ok()?, false),
-            Err(link::Refusal::Malformed) => return None,
+    /// Asks for a token; with another login, if there is one by now, where ours is refused.
+    async fn fetch_token(&self, realm: &Realm, scopes: Scopes) -> Result<Token, Error> {
+        let login = self.logins.current().await?;
+        let error = match self.fetch_token_as(realm, &scopes, login.as_ref()).await {
+            Err(error @ Error::Denied { .. }) => error,
+            outcome => return outcome,
         };
-        Some(Realm {
-            url,
-            service: service.map(str::to_owned),
-            is_trusted,
-        })
+        match self.logins.renew(login.as_ref()).await? {
+            Some(other) => self.fetch_token_as(realm, &scopes, Some(&other)).await,
+            None => Err(error),
+        }
     }
 
-    async fn fetch_token(&self, realm: &Realm, scopes: &Scopes) -> Result<Token, Error> {
-        let authorization = match &self.credentials {
+    async fn fetch_token_as(
+        &self,
+        realm: &Realm,
+        scopes: &Scopes,
+        login: Option<&Arc<Login>>,
+    ) -> Result<Token, Error> {
+        let authorization = match login {
             Some(_) if !realm.is_trusted => {
                 return Err(Error::InsecureRealm {
                     address: self.wire.address.clone(),
                     realm: realm.url.to_string(),
                 });
             }
-            Some(_) => Authorization::Basic,
+            Some(login) => Authorization::Basic(Arc::clone(login)),
             None => Authorization::None,
         };
-        let request = self.token_request(realm, scopes);
+        let request = realm.request(scopes, login.map(|login| &**login), &self.wire.address);
         let asked_at = self.clock.now();
         let answer = self
             .wire
-            .send(&request, self.header(&authorization)?)
+            .send(&request, Self::header(&authorization)?)
             .await?;
-        match answer.status() {
-            200 => {}
-            401 | 403 => {
-                let error = answer.into_error(self.user(), asked_at).await;
-                return Err(if let Error::Forbidden { message, .. } = error {
+        let status = answer.status();
+        if status != 200 {
+            // RFC 6749, 5.2: a form that is refused is a bad request.
+            let is_denied =
+                matches!(status, 401 | 403) || (status == 400 && request.method == Method::POST);
+            let error = answer.into_error(self.user(), asked_at).await;
+            return Err(match error {
+                Error::Forbidden { message, .. } | Error::Status { message, .. } if is_denied => {
                     self.denied(message)
-                } else {
-                    error
-                });
-            }
-            _ => return Err(answer.into_error(self.user(), asked_at).await),
+                }
+                error => error,
+            });
         }
         let body = answer.body(TOKEN_ANSWER_BYTES_MAX).await?;
         let token = Token::parse(&body, asked_at).map_err(|reason| Error::Answer {
@@ -280,28 +313,6 @@ impl Authenticator {
         })?;
         self.wire.tally.tokens.fetch_add(1, Ordering::Relaxed);
         Ok(token)
-    }
-
-    fn token_request(&self, realm: &Realm, scopes: &Scopes) -> Request {
-        let mut url = realm.url.clone();
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = &realm.service {
-                query.append_pair("service", service);
-            }
-            for scope in scopes.iter() {
-                query.append_pair("scope", &scope);
-            }
-            if let Some(credentials) = &self.credentials {
-                query.append_pair("account", &credentials.username);
-            }
-        }
-        let doing = format!(
-            "get a token from {}{}",
-            realm.url.authority(),
-            realm.url.path()
-        );
-        Request::new(Method::GET, url, Action::new(doing, &self.wire.address))
     }
 
     fn denied(&self, message: Message) -> Error {

@@ -60,11 +60,7 @@ impl Exchange {
         options.retries.check()?;
         let wire = Arc::new(Wire::new(options)?);
         Ok(Self {
-            auth: Authenticator::new(
-                Arc::clone(&wire),
-                options.credentials.clone(),
-                Arc::clone(&clock),
-            ),
+            auth: Authenticator::new(Arc::clone(&wire), options, Arc::clone(&clock)),
             retries: options.retries,
             wire,
             clock,
@@ -162,8 +158,13 @@ impl Exchange {
         if !self.wire.is_ours(&request.url) {
             return self.wire.send(request, None).await;
         }
-        let used = self.auth.authorize(scopes).await?;
-        let answer = self.send_as(request, &used).await?;
+        let body_bytes = request.payload.size_bytes();
+        let used = self.auth.authorize(scopes, body_bytes).await?;
+        let sent = self.send_as(request, &used).await;
+        if body_bytes > 0 && matches!(sent, Err(Error::Cut { .. })) {
+            self.auth.doubt(&used);
+        }
+        let answer = sent?;
         if answer.status() != 401 {
             return Ok(answer);
         }
@@ -178,7 +179,7 @@ impl Exchange {
         request: &Request,
         authorization: &Authorization,
     ) -> Result<Answer, Error> {
-        let header = self.auth.header(authorization)?;
+        let header = Authenticator::header(authorization)?;
         self.wire.send(request, header).await
     }
 

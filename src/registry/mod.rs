@@ -14,7 +14,7 @@
 //!      `-----+-------'
 //!      exchange             authorise, send, follow, repeat
 //!      .---+---.
-//!     auth     |            who asks (challenge, scope, token)
+//!     auth     |            who asks (login, challenge, realm, scope, token)
 //!      `---.---'
 //!         wire              one request, one answer (payload, refusal)
 //! ```
@@ -46,9 +46,11 @@ mod error;
 mod exchange;
 mod link;
 mod listing;
+mod login;
 mod manifest;
 mod options;
 mod payload;
+mod realm;
 mod refusal;
 mod scope;
 mod token;
@@ -61,14 +63,18 @@ use reqwest::Method;
 pub use self::blob::{Begun, Session, Uploaded};
 pub use self::error::{Error, User};
 use self::exchange::{Exchange, Operation};
+pub use self::login::{Credentials, DockerConfig, Error as LoginError, ReadConfig};
 pub use self::manifest::ManifestReference;
-pub use self::options::{Credentials, Options, Timeouts, Transport};
+pub use self::options::{Options, Timeouts, Transport};
 pub use self::payload::BlobSource;
 use self::scope::Scopes;
 pub use self::wire::Counters;
 use self::wire::Request;
 use crate::base::{Clock, SystemClock};
-pub use crate::transport::{Action, CertificateProblem, Message, Retries, Trust, Verification};
+pub use crate::transport::{
+    Action, CertificateProblem, Identity, Message, Proxies, Proxy, ProxyLogin, Retries, Trust,
+    Verification,
+};
 
 /// A client of one registry.
 #[derive(Clone, Debug)]

@@ -71,25 +71,24 @@ impl Proxy {
             }
         };
         let mut url = self.url.clone();
-        let Some(login) = &self.login else {
-            return reqwest::Proxy::all(url).map_err(|_| refuse(self.unusable()));
-        };
-        let password = login.password.expose();
-        if !is_socks {
-            let proxy = reqwest::Proxy::all(url).map_err(|_| refuse(self.unusable()))?;
-            return Ok(proxy.basic_auth(&login.username, password));
-        }
-        let fits = |word: &str| (1..=SOCKS_WORD_BYTES_MAX).contains(&word.len());
-        if !fits(&login.username) || !fits(password) {
-            return Err(refuse(format!(
-                "expected a user name and a password of 1 to {SOCKS_WORD_BYTES_MAX} bytes for a SOCKS proxy"
-            )));
-        }
-        // The library takes them for SOCKS from the URL only, and decodes what is encoded here.
-        let has_host =
-            url.set_username(&login.username).is_ok() && url.set_password(Some(password)).is_ok();
-        if !has_host {
-            return Err(refuse(self.unusable()));
+        if let Some(login) = &self.login {
+            let password = login.password.expose();
+            let fits = |word: &str| (1..=SOCKS_WORD_BYTES_MAX).contains(&word.len());
+            if is_socks && !(fits(&login.username) && fits(password)) {
+                return Err(refuse(format!(
+                    "expected a user name and a password of 1 to {SOCKS_WORD_BYTES_MAX} bytes for a SOCKS proxy"
+                )));
+            }
+            // The library takes them from the URL and decodes them. All but the percent sign is encoded here.
+            let has_host = url
+                .set_username(&login.username.replace('%', "%25"))
+                .is_ok()
+                && url
+                    .set_password(Some(&password.replace('%', "%25")))
+                    .is_ok();
+            if !has_host {
+                return Err(refuse(self.unusable()));
+            }
         }
         // The library's error would quote the URL.
         reqwest::Proxy::all(url).map_err(|_| refuse(self.unusable()))

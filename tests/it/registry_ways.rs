@@ -51,9 +51,9 @@ fn identity(certificate: &Certificate) -> Identity {
 async fn an_http_proxy_tunnels_to_a_registry_with_tls() {
     let authority = Authority::new();
     let certificate = authority.issue("registry.example");
-    let registry = TestRegistry::build(Auth::Basic).tls(&certificate).start();
-    let name = format!("registry.example:{}", registry.address().port());
     for login in [None, Some(LOGIN)] {
+        let registry = TestRegistry::build(Auth::Basic).tls(&certificate).start();
+        let name = format!("registry.example:{}", registry.address().port());
         let routes = vec![(name.clone(), registry.address())];
         let proxy = Forward::start(login, routes).await;
         let proxies = through(&proxy.url(), login);
@@ -115,9 +115,9 @@ async fn a_proxy_that_refuses_us_is_named_without_our_password() {
 async fn a_socks_proxy_leads_to_a_name_that_it_knows() {
     let authority = Authority::new();
     let certificate = authority.issue("registry.example");
-    let registry = TestRegistry::build(Auth::Basic).tls(&certificate).start();
-    let plain = TestRegistry::start(Auth::None);
     for login in [None, Some(LOGIN)] {
+        let registry = TestRegistry::build(Auth::Basic).tls(&certificate).start();
+        let plain = TestRegistry::start(Auth::None);
         let names = vec![("registry.example", LOOPBACK)];
         let socks = Socks::start(login, names).await;
         let url = format!("socks5h://{}", socks.address());
@@ -214,11 +214,11 @@ async fn addresses_may_be_of_ipv6() {
     .await;
 
     let certificate = authority.issue("registry.example");
-    let registry = TestRegistry::build(Auth::Basic)
-        .tls(&certificate)
-        .listen(listen)
-        .start();
     for connect_to in ["::1", "[::1]"] {
+        let registry = TestRegistry::build(Auth::Basic)
+            .tls(&certificate)
+            .listen(listen)
+            .start();
         let options = Options {
             connect_to: Some(connect_to.to_owned()),
             ..named(&registry, trusting(&authority), Proxies::Ignore)

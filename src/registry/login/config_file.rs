@@ -288,7 +288,7 @@ mod tests {
         insta::assert_snapshot!(entry(r#"{"auth":"Omh1bnRlcjI="}"#), @"expected `auth` to be `user:password` in base64 under `r`");
         insta::assert_snapshot!(entry(r#"{"password":"hunter2"}"#), @"expected `username` beside `password` under `r`");
         insta::assert_snapshot!(entry(r#"{"username":"u"}"#), @"expected `password` beside `username` under `r`");
-        insta::assert_snapshot!(entry(r#""hunter2""#), @"expected a docker `config.json`, found something else in line 1, column 24");
+        insta::assert_snapshot!(entry(r#""hunter2""#), @"expected a docker `config.json`, found something else in line 1, column 23");
         insta::assert_snapshot!(found("", "https://r/"), @"expected a docker `config.json`, found something else in line 1, column 0");
     }
 

@@ -1,7 +1,8 @@
 //! Who we are, in the way the registry wants it: not at all, Basic, or Bearer with a token from its token server.
 //!
-//! The first use asks `GET /v2/` which way it is. Waiting for a refusal instead would not do: some registries answer
-//! an anonymous question with an empty list. A later refusal can change the way.
+//! Whoever has a login asks `GET /v2/` first which way it is. Waiting for a refusal instead would not do: some registries
+//! answer an anonymous question with an empty list. Whoever has none just asks; only where the answer looks as if
+//! there were no registry is `GET /v2/` asked, too. A later refusal can change the way.
 //!
 //! # Invariants
 //!
@@ -67,7 +68,7 @@ pub(super) struct Authenticator {
     logins: Logins,
     clock: Arc<dyn Clock>,
     tokens: TokenCache,
-    /// `None` until the registry was asked. Locked while it is asked, so that it is asked once.
+    /// `None` until it is known. Locked while the registry is asked, so that it is asked once.
     scheme: tokio::sync::Mutex<Option<Scheme>>,
 }
 
@@ -98,7 +99,16 @@ impl Authenticator {
         scopes: &Scopes,
         body_bytes: u64,
     ) -> Result<Authorization, Error> {
-        match self.scheme().await? {
+        let known = self.scheme.lock().await.clone();
+        let scheme = match known {
+            Some(scheme) => scheme,
+            // Without scopes it is the question itself whether there is a registry.
+            None if *scopes != Scopes::none() && self.logins.current().await?.is_none() => {
+                return Ok(Authorization::None);
+            }
+            None => self.scheme().await?,
+        };
+        match scheme {
             Scheme::Open => Ok(Authorization::None),
             Scheme::Basic => match self.logins.current().await? {
                 Some(login) => self.basic(login),
@@ -113,13 +123,38 @@ impl Authenticator {
         }
     }
 
-    /// Returns what goes along with a request that was refused with `used`; `None` where there is nothing else to try.
+    /// Returns whether an answer counts: it is not a refusal, and there is a registry.
+    pub(super) async fn accept(&self, answer: &Answer) -> Result<bool, Error> {
+        let status = answer.status();
+        if status == 401 {
+            return Ok(false);
+        }
+        {
+            let mut scheme = self.scheme.lock().await;
+            if scheme.is_some() {
+                return Ok(true);
+            }
+            if !is_doubtful(status) || is_of_registry(answer) {
+                if (200..=499).contains(&status) && status != 429 {
+                    *scheme = Some(Scheme::Open);
+                }
+                return Ok(true);
+            }
+        }
+        self.scheme().await.map(|scheme| scheme == Scheme::Open)
+    }
+
+    /// Returns what goes along with a request whose answer to `used` does not count; `None` where there is nothing else
+    /// to try.
     pub(super) async fn authorize_again(
         &self,
         refusal: &Answer,
         scopes: &Scopes,
         used: &Authorization,
     ) -> Result<Option<Authorization>, Error> {
+        if refusal.status() != 401 {
+            return self.authorize(scopes, 0).await.map(Some);
+        }
         let challenges = challenges_of(refusal.headers());
         let scheme = self.choose(&challenges)?;
         *self.scheme.lock().await = Some(scheme.clone());
@@ -208,7 +243,7 @@ impl Authenticator {
         match answer.status() {
             200 => Ok(Scheme::Open),
             401 => self.choose(&challenges_of(answer.headers())),
-            status @ (300..=399 | 404 | 405 | 410) => {
+            status if is_doubtful(status) => {
                 Err(self.not_a_registry(&request.url, &answer, status))
             }
             _ => Err(answer.into_error(self.user(), self.clock.now()).await),
@@ -322,6 +357,20 @@ impl Authenticator {
             message,
         }
     }
+}
+
+/// Returns whether a server that is no registry would answer so.
+const fn is_doubtful(status: u16) -> bool {
+    matches!(status, 300..=399 | 404 | 405 | 410)
+}
+
+/// Returns whether an answer can only be of a registry: it has the header that distribution has introduced (distribution-spec
+/// v1.1.0, "Legacy Docker support HTTP headers"), or an error message in JSON.
+fn is_of_registry(answer: &Answer) -> bool {
+    answer.header("docker-distribution-api-version").is_some()
+        || answer
+            .header("content-type")
+            .is_some_and(|kind| kind.starts_with("application/json"))
 }
 
 /// Returns the URL that tells whether there is a registry.

@@ -165,7 +165,7 @@ impl Exchange {
             self.auth.doubt(&used);
         }
         let answer = sent?;
-        if answer.status() != 401 {
+        if self.auth.accept(&answer).await? {
             return Ok(answer);
         }
         match self.auth.authorize_again(&answer, scopes, &used).await? {

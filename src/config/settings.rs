@@ -104,10 +104,16 @@ pub(super) struct RegistrySettings {
     pub(super) connect_to: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) insecure_skip_verify: bool,
+    pub(super) client_cert_file: Option<PathBuf>,
+    pub(super) client_key: Option<SecretSettings>,
+    pub(super) proxy: Option<String>,
+    pub(super) proxy_username: Option<String>,
+    pub(super) proxy_password: Option<SecretSettings>,
     pub(super) no_auth: bool,
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretSettings>,
     pub(super) bandwidth_max: Option<ByteCount>,
+    pub(super) docker_config: Option<SecretSettings>,
 }
 
 /// `[target.platform]`
@@ -288,9 +294,15 @@ impl Settings {
                     address: text(),
                     connect_to: text(),
                     ca_file: path(),
+                    client_cert_file: path(),
+                    client_key: secret(),
+                    proxy: text(),
+                    proxy_username: text(),
+                    proxy_password: secret(),
                     username: text(),
                     password: secret(),
                     bandwidth_max: Some(ByteCount(1)),
+                    docker_config: secret(),
                     ..RegistrySettings::default()
                 },
                 platform: PlatformSettings {

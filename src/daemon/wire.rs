@@ -1,6 +1,7 @@
 //! From the configuration to the options of each module. Nothing below this module knows the configuration.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -11,19 +12,21 @@ use super::stopped::role;
 use super::timetable::CronTimetable;
 use super::{Error, sweep};
 use crate::audit;
-use crate::base::{ByteCount, ClusterName, Secret, SystemClock, TargetName, Timestamp};
+use crate::base::{
+    ByteCount, Class, Classified as _, ClusterName, Secret, SystemClock, TargetName, Timestamp,
+};
 use crate::config::{self, Config, Credentials, Endpoint, PlatformAccess, SecretSource, Transport};
 use crate::ingest::{self, AfterReady, Folder};
 use crate::package::Limits;
 use crate::platform::{self, AcpOptions, Auth, Directory, DirectoryOptions, Platform};
-use crate::registry::{self, Client, PaceOptions};
+use crate::registry::{self, Client, DockerConfig, PaceOptions};
 use crate::replicate::wanted::Filter;
 use crate::replicate::{self, Target};
 use crate::schedule::Schedule;
 use crate::sys::backoff;
 use crate::sys::disk::{Alarm, Marks};
 use crate::sys::fs::{self as durable, Context as _};
-use crate::transport::{Retries, Trust, Verification};
+use crate::transport::{Identity, Proxies, Proxy, ProxyLogin, Retries, Trust, Verification};
 use crate::verify::{self, Fingerprint, KeyringFiles, Policy, Requirements, Validity};
 
 /// How often the drop folders are looked at without being woken: inotify may lose events, and says nothing of changes
@@ -283,6 +286,21 @@ pub(super) fn registry_options(
     Ok(registry::Options {
         connect_to: registry.connect_to.as_ref().map(ToString::to_string),
         credentials,
+        docker_config: match &registry.docker_config {
+            Some(source) => Some(docker_config(&target.name, source)?),
+            None => None,
+        },
+        identity: match &registry.identity {
+            Some(identity) => Some(Identity {
+                certificates: read(&target.name, &identity.certificates)?,
+                key: secret(&target.name, &identity.key)?,
+            }),
+            None => None,
+        },
+        proxies: match &registry.proxy {
+            Some(proxy) => Proxies::Through(through(&target.name, proxy)?),
+            None => Proxies::Ignore,
+        },
         timeouts: registry::Timeouts {
             connect: config.replicate.connect_timeout,
             idle: config.replicate.idle_timeout,
@@ -361,15 +379,56 @@ fn auth(target: &TargetName, access: &PlatformAccess) -> Result<Auth, Error> {
     }
 }
 
+/// Returns a file of logins. It is read when they are needed; what is wrong with it is said at the start as well.
+fn docker_config(target: &TargetName, source: &SecretSource) -> Result<DockerConfig, Error> {
+    secret(target, source)?;
+    let source = source.clone();
+    Ok(DockerConfig {
+        place: source.to_string(),
+        read: Arc::new(move || {
+            resolve(&source).map_err(|error| {
+                let kind = match error.class() {
+                    Class::Absent => io::ErrorKind::NotFound,
+                    Class::Denied => io::ErrorKind::PermissionDenied,
+                    _ => io::ErrorKind::InvalidInput,
+                };
+                io::Error::new(kind, error)
+            })
+        }),
+    })
+}
+
+fn through(target: &TargetName, proxy: &config::Proxy) -> Result<Proxy, Error> {
+    Ok(Proxy {
+        url: proxy.url.clone(),
+        login: match &proxy.credentials {
+            Some(Credentials { username, password }) => Some(ProxyLogin {
+                username: username.clone(),
+                password: secret(target, password)?,
+            }),
+            None => None,
+        },
+    })
+}
+
 fn secret(target: &TargetName, source: &SecretSource) -> Result<Secret, Error> {
+    resolve(source).map_err(|source| Error::Secret {
+        target: target.clone(),
+        source,
+    })
+}
+
+fn resolve(source: &SecretSource) -> Result<Secret, config::secret::Error> {
     let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let lookup = |name: &str| std::env::var(name).ok();
-    source
-        .resolve(credentials_dir.as_deref(), &lookup)
-        .map_err(|source| Error::Secret {
-            target: target.clone(),
-            source,
-        })
+    source.resolve(credentials_dir.as_deref(), &|name| std::env::var(name).ok())
+}
+
+fn read(target: &TargetName, path: &Path) -> Result<Vec<u8>, Error> {
+    let content = std::fs::read(path).context("read", path);
+    content.map_err(|source| Error::TargetFile {
+        target: target.clone(),
+        source,
+    })
 }
 
 fn retries(config: &Config) -> Retries {
@@ -390,11 +449,7 @@ fn trust(target: &TargetName, transport: &Transport) -> Result<Option<Trust>, Er
     };
     let mut extra_roots = Vec::new();
     if let Some(path) = ca_file {
-        let pem = std::fs::read(path).context("read", path);
-        extra_roots.push(pem.map_err(|source| Error::TargetFile {
-            target: target.clone(),
-            source,
-        })?);
+        extra_roots.push(read(target, path)?);
     }
     Ok(Some(Trust {
         extra_roots,
@@ -414,6 +469,8 @@ pub(super) async fn check_shared(config: &Config) -> Result<(), Error> {
     let registries = config
         .targets
         .iter()
+        // What a name means beyond a proxy is not known here.
+        .filter(|target| target.registry.resolver().is_none())
         .map(|target| (&target.name, target.registry.effective_address()));
     check_distinct("registry", registries.collect()).await?;
     let platforms = config

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::login;
 use crate::base::{Class, Classified, Digest, Timestamp};
 use crate::transport::{self, Action, CertificateProblem, Message, RetryAfter};
 
@@ -42,6 +43,24 @@ pub enum Error {
         /// The library's reason.
         source: reqwest::Error,
     },
+    /// It could not be found out who we are.
+    #[error("no login from {place}")]
+    Login {
+        /// Where it was looked for.
+        place: String,
+        /// The reason.
+        source: Box<login::Error>,
+    },
+    /// No connection through the proxy.
+    #[error("failed to connect to `{address}` through the proxy {proxy}")]
+    Proxy {
+        /// The registry, or the server it sent us to.
+        address: String,
+        /// The proxy.
+        proxy: String,
+        /// The library's reason.
+        source: reqwest::Error,
+    },
     /// No connection.
     #[error("failed to connect to `{address}`")]
     Unreachable {
@@ -57,6 +76,14 @@ pub enum Error {
         address: String,
         /// What is wrong.
         problem: CertificateProblem,
+    },
+    /// We did not prove to the server who we are.
+    #[error("`{address}` does not accept our certificate: {problem}")]
+    Identity {
+        /// The registry, or the server it sent us to.
+        address: String,
+        /// What the server says.
+        problem: &'static str,
     },
     /// TLS was expected, the server speaks plain HTTP.
     #[error("expected TLS at `{address}`, found plain HTTP")]
@@ -303,13 +330,16 @@ impl Classified for Error {
             | Self::TlsServer { .. }
             | Self::NotRegistry { .. }
             | Self::Setup { .. } => Class::Usage,
-            Self::Unreachable { .. }
+            Self::Login { source, .. } => source.class(),
+            Self::Proxy { .. }
+            | Self::Unreachable { .. }
             | Self::Cut { .. }
             | Self::Stalled { .. }
             | Self::Busy { .. }
             | Self::Resting { .. }
             | Self::SessionLost { .. } => Class::Transient,
             Self::Denied { .. }
+            | Self::Identity { .. }
             | Self::Forbidden { .. }
             | Self::Scheme { .. }
             | Self::InsecureRealm { .. }
@@ -330,6 +360,13 @@ impl Classified for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Login { source, .. } => source.hint(),
+            Self::Identity { address, .. } => Some(format!(
+                "set `client_cert_file` and `client_key` to a certificate that `{address}` knows, and its key"
+            )),
+            Self::Proxy { address, proxy, .. } => Some(format!(
+                "check that {proxy} can be reached from here, and that it lets us through to `{address}`"
+            )),
             Self::Unreachable { address, .. } | Self::Resting { address, .. } => {
                 Some(transport::unreachable_hint(address))
             }

@@ -64,11 +64,7 @@ impl Exchange {
         options.retries.check()?;
         let wire = Arc::new(Wire::new(options)?);
         Ok(Self {
-            auth: Authenticator::new(
-                Arc::clone(&wire),
-                options.credentials.clone(),
-                Arc::clone(&clock),
-            ),
+            auth: Authenticator::new(Arc::clone(&wire), options, Arc::clone(&clock)),
             retries: options.retries,
             wire,
             clock,
@@ -149,8 +145,8 @@ impl Exchange {
         let entering = self.wire.pace.enter(kind, identity(request));
         let mut permit = entering.await.map_err(|resting| self.resting(resting))?;
         let blob_bytes = match &request.payload {
-            Payload::Blob(blob) => Some(blob.size_bytes),
-            Payload::Nothing | Payload::Bytes(_) => None,
+            Payload::Blob(blob) => Some(blob.length_bytes()),
+            Payload::Nothing | Payload::Form(_) | Payload::Bytes(_) => None,
         };
         let mut outcome = self.run_now(operation).await;
         permit.settle(match &outcome {
@@ -203,9 +199,14 @@ impl Exchange {
         if !self.wire.is_ours(&request.url) {
             return self.wire.send(request, None).await;
         }
-        let used = self.auth.authorize(scopes).await?;
-        let answer = self.send_as(request, &used).await?;
-        if answer.status() != 401 {
+        let body_bytes = request.payload.size_bytes();
+        let used = self.auth.authorize(scopes, body_bytes).await?;
+        let sent = self.send_as(request, &used).await;
+        if body_bytes > 0 && matches!(sent, Err(Error::Cut { .. })) {
+            self.auth.doubt(&used);
+        }
+        let answer = sent?;
+        if self.auth.accept(&answer).await? {
             return Ok(answer);
         }
         match self.auth.authorize_again(&answer, scopes, &used).await? {
@@ -219,7 +220,7 @@ impl Exchange {
         request: &Request,
         authorization: &Authorization,
     ) -> Result<Answer, Error> {
-        let header = self.auth.header(authorization)?;
+        let header = Authenticator::header(authorization)?;
         self.wire.send(request, header).await
     }
 

@@ -14,7 +14,7 @@
 //!      `-----+-----+---------'
 //!      exchange             authorise, send, follow, repeat; when it may, says pace
 //!      .---+---.
-//!     auth     |            who asks (challenge, scope, token)
+//!     auth     |            who asks (login, challenge, realm, scope, token)
 //!      `---.---'
 //!         wire              one request, one answer (payload, refusal)
 //! ```
@@ -46,10 +46,12 @@ mod error;
 mod exchange;
 mod link;
 mod listing;
+mod login;
 mod manifest;
 mod options;
 mod pace;
 mod payload;
+mod realm;
 mod refusal;
 mod scope;
 mod token;
@@ -63,8 +65,9 @@ use reqwest::Method;
 
 pub use self::error::{Error, User};
 use self::exchange::{Exchange, Operation};
+pub use self::login::{Credentials, DockerConfig, Error as LoginError, ReadConfig};
 pub use self::manifest::ManifestReference;
-pub use self::options::{Credentials, Options, Timeouts, Transport};
+pub use self::options::{Options, Timeouts, Transport};
 pub use self::pace::{BreakerOptions, BreakerState, Kind, KindState, PaceOptions, PaceState};
 pub use self::payload::BlobSource;
 use self::scope::Scopes;
@@ -73,7 +76,10 @@ pub use self::upload::{Mount, NoUploads, Unfinished, Uploaded, Uploads};
 pub use self::wire::Counters;
 use self::wire::Request;
 use crate::base::{Clock, SystemClock};
-pub use crate::transport::{Action, CertificateProblem, Message, Retries, Trust, Verification};
+pub use crate::transport::{
+    Action, CertificateProblem, Identity, Message, Proxies, Proxy, ProxyLogin, Retries, Trust,
+    Verification,
+};
 
 /// A client of one registry.
 #[derive(Clone, Debug)]

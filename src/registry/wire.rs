@@ -19,7 +19,9 @@ use super::pace::{Pace, Permit};
 use super::payload::{Fault, Payload};
 use super::refusal::{BODY_BYTES_MAX, Refusal};
 use crate::base::Timestamp;
-use crate::transport::{Action, CertificateProblem, find_source, parse_retry_after};
+use crate::transport::{
+    Action, CertificateProblem, Proxies, find_refused_identity, find_source, parse_retry_after,
+};
 
 /// What a client has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +92,8 @@ pub(super) struct Wire {
     pub(super) address: String,
     /// The URL that every request to the registry starts from.
     pub(super) base: Url,
+    /// The proxy that every connection goes through.
+    proxy: Option<String>,
     pub(super) tally: Arc<Tally>,
     /// Who may ask, and how fast blobs go.
     pub(super) pace: Arc<Pace>,
@@ -105,6 +109,10 @@ impl Wire {
             http: options.client(&base)?,
             address: options.address.clone(),
             base,
+            proxy: match &options.proxies {
+                Proxies::Through(proxy) => Some(proxy.to_string()),
+                Proxies::Ignore | Proxies::Environment => None,
+            },
             tally: Arc::default(),
             pace: Arc::new(Pace::new(options.pace, options.timeouts.idle)),
             idle: options.timeouts.idle,
@@ -138,6 +146,7 @@ impl Wire {
                 builder.header(CONTENT_LENGTH, 0)
             }
             Payload::Nothing => builder,
+            Payload::Form(form) => builder.body(form.expose().to_owned()),
             Payload::Bytes(bytes) => {
                 let count = bytes.len() as u64;
                 self.tally.bytes_sent.fetch_add(count, Ordering::Relaxed);
@@ -213,6 +222,9 @@ impl Wire {
         if let Some(problem) = CertificateProblem::find(&error) {
             return Error::Certificate { address, problem };
         }
+        if let Some(problem) = find_refused_identity(&error) {
+            return Error::Identity { address, problem };
+        }
         let tls = find_source::<rustls::Error>(&error);
         if let Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) = tls
         {
@@ -221,6 +233,13 @@ impl Wire {
         let is_gibberish = find_source::<hyper::Error>(&error).is_some_and(hyper::Error::is_parse);
         if is_gibberish && request.url.scheme() == "http" {
             return Error::TlsServer { address };
+        }
+        if let (Some(proxy), true) = (&self.proxy, error.is_connect()) {
+            return Error::Proxy {
+                address,
+                proxy: proxy.clone(),
+                source: error,
+            };
         }
         if tls.is_some() || error.is_connect() {
             return Error::Unreachable {

@@ -22,6 +22,8 @@ mod power;
 mod registry;
 mod registry_faults;
 mod registry_listing;
+mod registry_logins;
+mod registry_ways;
 mod signatures;
 mod soak;
 mod support;

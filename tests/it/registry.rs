@@ -106,7 +106,7 @@ fn describe(error: &Error) -> String {
 }
 
 /// Pushes an image, finds it, reads it back, mounts its blob elsewhere, and asks for what is not there.
-async fn push_mount_and_pull(options: Options) -> Counters {
+pub(crate) async fn push_mount_and_pull(options: Options) -> Counters {
     let client = Client::new(options).unwrap();
     let (first, second) = (repository("a/first"), repository("b/second"));
     let blob = Blob::new(1, 700_000);

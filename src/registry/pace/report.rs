@@ -54,14 +54,16 @@ impl Report {
                 None => (Sign::Refused, Server::Gone, None),
             },
             Error::Busy { status: 408, .. } => (Sign::Nothing, Server::There, None),
-            Error::Busy { .. } | Error::Unreachable { .. } | Error::Stalled { .. } => {
-                (Sign::Nothing, Server::Gone, None)
-            }
+            Error::Busy { .. }
+            | Error::Unreachable { .. }
+            | Error::Proxy { .. }
+            | Error::Stalled { .. } => (Sign::Nothing, Server::Gone, None),
             // A proxy may cut what is large, and nothing else.
             Error::Cut { .. } if !has_blob => (Sign::Nothing, Server::Gone, None),
             Error::Cut { .. }
             | Error::Options { .. }
             | Error::Setup { .. }
+            | Error::Login { .. }
             | Error::Certificate { .. }
             | Error::PlainServer { .. }
             | Error::TlsServer { .. }
@@ -69,6 +71,7 @@ impl Report {
             | Error::Source { .. }
             | Error::SourceSize { .. } => (Sign::Nothing, Server::Unknown, None),
             Error::Denied { .. }
+            | Error::Identity { .. }
             | Error::Forbidden { .. }
             | Error::Scheme { .. }
             | Error::InsecureRealm { .. }

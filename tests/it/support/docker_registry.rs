@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use violetd::base::Secret;
 use violetd::registry::{Credentials, Options, Retries, Timeouts, Transport};
 
-use super::{Certificate, PATIENCE, TokenServer, missing, run, write};
+use super::{Authority, Certificate, PATIENCE, TokenServer, missing, run, write};
 
 /// The one user of registries and token servers.
 pub(crate) const USERNAME: &str = "admin";
@@ -60,6 +60,7 @@ pub(crate) struct Builder<'a> {
     auth: Auth<'a>,
     access: Access,
     certificate: Option<&'a Certificate>,
+    clients: Option<&'a Authority>,
     address: SocketAddr,
     foreign_layers: &'static str,
     dir: TempDir,
@@ -77,6 +78,7 @@ impl TestRegistry {
             auth,
             access: Access::ReadWrite,
             certificate: None,
+            clients: None,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             foreign_layers: "",
             dir: TempDir::new().unwrap(),
@@ -191,6 +193,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Asks clients for a certificate of this authority. Needs TLS.
+    pub(crate) fn clients_of(mut self, authority: &'a Authority) -> Self {
+        self.clients = Some(authority);
+        self
+    }
+
     /// Starts the server and waits until it listens.
     pub(crate) fn start(self) -> TestRegistry {
         let path = self.dir.path().join("registry.yml");
@@ -229,12 +237,16 @@ impl<'a> Builder<'a> {
                filesystem: {{rootdirectory: {dir}}}\n  \
                delete: {{enabled: true}}\n  \
                maintenance: {{uploadpurging: {{enabled: false}}, readonly: {{enabled: {is_read_only}}}}}\n\
-             http:\n  addr: {}\n",
+             http:\n  addr: '{}'\n",
             self.address
         );
         if let Some(Certificate { certificate, key }) = self.certificate {
             let (certificate, key) = (certificate.display(), key.display());
-            writeln!(text, "  tls: {{certificate: {certificate}, key: {key}}}").unwrap();
+            let clients = self.clients.map_or(String::new(), |authority| {
+                format!(", clientcas: [{}]", authority.path().display())
+            });
+            let tls = format!("certificate: {certificate}, key: {key}{clients}");
+            writeln!(text, "  tls: {{{tls}}}").unwrap();
         }
         if !self.foreign_layers.is_empty() {
             let pattern = self.foreign_layers;

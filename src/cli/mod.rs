@@ -28,6 +28,7 @@ mod inventory;
 mod output;
 mod package;
 mod pin;
+mod push;
 mod reach;
 mod retain;
 mod scrub;
@@ -66,6 +67,8 @@ enum Command {
     Packages(status::PackagesArguments),
     /// List the targets
     Targets(status::Arguments),
+    /// Bring packages or images to a registry and a platform now, without a daemon
+    Push(Box<push::Arguments>),
     /// Ask the running daemon to bring targets in sync now
     Sync(status::SyncArguments),
     /// Show damaged blobs and how the check of all blobs goes, or ask for one
@@ -139,6 +142,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Packages(arguments) => status::packages(&arguments),
         Command::Targets(arguments) => status::targets(&arguments),
+        Command::Push(arguments) => push::run(*arguments),
         Command::Sync(arguments) => status::sync(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Retain(arguments) => retain::run(&arguments),

@@ -10,7 +10,7 @@ use super::plan::{Found, ImageState, Plan};
 use super::resources::{self, WantedResources};
 use super::trigger::Reason;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
-use super::{Error, Replicate, problem};
+use super::{Error, Others, Replicate, problem};
 use crate::base::oci::MANIFEST_BYTES_MAX;
 use crate::base::{Class, Classified as _, Digest, Tree, TreeError};
 use crate::catalog::{
@@ -295,7 +295,11 @@ impl<'a> Run<'a> {
             states.push(ImageState {
                 wanted,
                 found: found.map_or(Found::Unknown, |found| Found::from(*found)),
-                placed: self.placed(wanted)?,
+                placed: match self.task.target.others {
+                    Others::Keep => self.placed(wanted)?,
+                    // Whatever is there counts as ours.
+                    Others::Replace => found.copied().flatten(),
+                },
                 tree,
             });
         }

@@ -41,6 +41,7 @@ mod codec;
 mod column;
 mod database;
 mod error;
+mod held;
 mod index;
 mod kept;
 mod packages;
@@ -61,6 +62,7 @@ use crate::base::{Chain, Class, Classified as _, Digest, Repository, Tag, Target
 
 pub use self::column::Column;
 pub use self::error::Error;
+pub use self::held::{Evidence, HeldRecord};
 pub use self::kept::KeptRecord;
 pub use self::rebuild::Rebuilt;
 pub use self::reconcile::Reconciled;

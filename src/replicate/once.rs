@@ -31,7 +31,7 @@ impl Replicate {
     ) -> Result<RunRecord, Error> {
         let record = self.record()?;
         let packages = self.find_packages(packages)?;
-        let (run, synced) = Run::new(self, packages, stop)
+        let (run, synced) = Run::new(self, Wanted::collect(packages), stop)
             .finish(Reason::Request)
             .await?;
         self.finish(record, &run, synced, None)?;
@@ -61,7 +61,7 @@ impl Replicate {
         let mut problems: Vec<Problem> = Vec::new();
         if let Some(platform) = &target.platform {
             let collected =
-                WantedResources::collect(target, platform, &wanted, is_complete).await?;
+                WantedResources::collect(target, platform, &self.catalog, &wanted, is_complete).await?;
             let timeout = self.options.verdict_timeout;
             let failed = resources::apply(platform, &collected, timeout, &mut counts).await;
             problems.extend(failed.into_values());

@@ -18,6 +18,7 @@
 mod content;
 mod error;
 mod kept;
+pub mod push;
 mod retain;
 mod scrub;
 mod stopped;

@@ -21,7 +21,7 @@ use crate::package::Limits;
 use crate::platform::{self, AcpOptions, Auth, Directory, DirectoryOptions, Platform};
 use crate::registry::{self, Client, DockerConfig, PaceOptions};
 use crate::replicate::wanted::Filter;
-use crate::replicate::{self, Target};
+use crate::replicate::{self, Others, Target};
 use crate::schedule::Schedule;
 use crate::sys::backoff;
 use crate::sys::disk::{Alarm, Marks};
@@ -251,6 +251,8 @@ pub(super) fn target(config: &Config, target: &config::Target) -> Result<Target,
         runs_on_ready: target.on_ready,
         catches_up: target.catch_up,
         holds_resources: target.hold_resources,
+        others: Others::Keep,
+        image_pull_secrets: Vec::new(),
     })
 }
 

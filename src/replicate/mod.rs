@@ -33,6 +33,7 @@ mod apply;
 mod cover;
 mod flow;
 mod held;
+mod once;
 pub mod plan;
 mod resources;
 mod run;
@@ -53,6 +54,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::held::KEPT_FOR;
+pub use self::once::Presence;
 use self::run::Run;
 pub use self::trigger::Reason;
 use self::trigger::{Situation, until_first};
@@ -113,6 +115,14 @@ pub enum Error {
         /// Where that image should be.
         subject: String,
     },
+    /// An image is not where resources expect it that are about to be published.
+    #[error("expected {wanted} to be in place before its resources, found {}", found.map_or_else(|| "nothing".to_owned(), |it| it.to_string()))]
+    ImageAbsent {
+        /// The digest wanted.
+        wanted: Digest,
+        /// The digest found.
+        found: Option<Digest>,
+    },
     /// A package of type operator names no artifact with a tag.
     #[error("expected an operator package to name its bundle image with a tag")]
     NoArtifact,
@@ -156,7 +166,7 @@ impl Classified for Error {
             | Self::NoModulePlugin
             | Self::SparseRefused { .. }
             | Self::ResourceFailed { .. } => Class::Rejected,
-            Self::SubjectAbsent { .. } => Class::Absent,
+            Self::SubjectAbsent { .. } | Self::ImageAbsent { .. } => Class::Absent,
             Self::ResourcePending { .. } | Self::Stopped => Class::Transient,
         }
     }
@@ -174,6 +184,9 @@ impl Classified for Error {
                 "this registry does not take indexes of which platforms were left out; build the package with rewritten indexes, or with all platforms"
                     .to_owned(),
             ),
+            Self::ImageAbsent { .. } => {
+                Some("push the images first, or leave out --skip-push".to_owned())
+            }
             Self::NoArtifact => {
                 Some("name the bundle image in spec.artifact of the package manifest".to_owned())
             }
@@ -243,6 +256,20 @@ pub struct Target {
     pub catches_up: bool,
     /// Whether resources wait: images only.
     pub holds_resources: bool,
+    /// What becomes of images that no package of ours has put where one of ours belongs.
+    pub others: Others,
+    /// Names of Secrets with which the clusters pull bundle images.
+    pub image_pull_secrets: Vec<String>,
+}
+
+/// What becomes of images that no package of ours has put where one of ours belongs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Others {
+    /// They stay, which is a problem that is reported.
+    #[default]
+    Keep,
+    /// They are replaced.
+    Replace,
 }
 
 /// How to replicate.

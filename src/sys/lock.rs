@@ -99,13 +99,7 @@ impl Lock {
     pub fn acquire(path: &Path) -> Result<Self, Error> {
         use super::fs::Context as _;
 
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .context("open", path)?;
+        let file = open(path)?;
         let deadline = Instant::now() + ASKED_FOR;
         while !try_lock(&file, FlockOperation::NonBlockingLockExclusive).context("lock", path)? {
             if Instant::now() >= deadline {
@@ -115,6 +109,16 @@ impl Lock {
             }
             std::thread::sleep(ASKED_EVERY);
         }
+        write_owner(&file).context("write to", path)?;
+        Ok(Self { _file: file })
+    }
+
+    /// Takes the lock at `path` as soon as nobody else holds it. Blocking, without an end.
+    pub fn wait(path: &Path) -> Result<Self, Error> {
+        use super::fs::Context as _;
+
+        let file = open(path)?;
+        try_lock(&file, FlockOperation::LockExclusive).context("lock", path)?;
         write_owner(&file).context("write to", path)?;
         Ok(Self { _file: file })
     }
@@ -129,6 +133,19 @@ impl Lock {
             Ok(false) => Some(read_owner(&file).unwrap_or(Owner::Unknown)),
         }
     }
+}
+
+/// Opens the file, and makes it if need be.
+fn open(path: &Path) -> Result<File, fs::Error> {
+    use super::fs::Context as _;
+
+    File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .context("open", path)
 }
 
 /// Returns whether the lock was taken; not, where another process holds it.
@@ -184,6 +201,22 @@ mod tests {
         drop(first);
         assert_eq!(Lock::owner(&path), None);
         Lock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn who_waits_is_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = Lock::acquire(&path).unwrap();
+        let second = std::thread::spawn({
+            let path = path.clone();
+            move || Lock::wait(&path).unwrap()
+        });
+        drop(first);
+        let second = second.join().unwrap();
+        assert_eq!(Lock::owner(&path), Some(this_process()));
+        drop(second);
+        assert_eq!(Lock::owner(&path), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod leases;
 mod pace;
 mod platform;
 mod power;
+mod push;
 mod registry;
 mod registry_faults;
 mod registry_listing;

@@ -129,6 +129,7 @@ impl Wire {
         }
         let progress = Arc::new(AtomicU64::new(0));
         let mut fault = Fault::default();
+        let mut blob_bytes = None;
         builder = match &request.payload {
             Payload::Nothing if matches!(request.method, Method::POST | Method::PUT) => {
                 builder.header(CONTENT_LENGTH, 0)
@@ -144,6 +145,7 @@ impl Wire {
                     .body(Arc::clone(&progress), Arc::clone(&self.tally))
                     .await?;
                 fault = body_fault;
+                blob_bytes = Some(blob.size_bytes);
                 builder
                     .header(CONTENT_LENGTH, blob.size_bytes)
                     .body(self.throttle(body, &progress))
@@ -164,6 +166,7 @@ impl Wire {
                 action: request.action.clone(),
                 idle: self.idle,
                 took: begun_at.elapsed(),
+                blob_bytes,
                 permit: None,
             }),
             Some(Err(error)) => Err(self.explain(request, error)),
@@ -239,6 +242,8 @@ pub(super) struct Answer {
     idle: Duration,
     /// From the begin of the request to the end of the headers.
     took: Duration,
+    /// How much of a blob the request carried, if it did.
+    blob_bytes: Option<u64>,
     /// Given back with the last piece of the body.
     permit: Option<Permit>,
 }
@@ -252,6 +257,11 @@ impl Answer {
     /// Returns how long it took until the answer came, without its body.
     pub(super) const fn took(&self) -> Duration {
         self.took
+    }
+
+    /// Returns how many bytes of a blob the request carried, if it did.
+    pub(super) const fn blob_bytes(&self) -> Option<u64> {
+        self.blob_bytes
     }
 
     /// Keeps the permit of the request until the body was read.

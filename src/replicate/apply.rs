@@ -29,7 +29,7 @@ pub(super) struct Executor<'a> {
     pub(super) store: &'a Store,
     /// On everything that is pushed: renewed with every step.
     pub(super) lease: &'a Lease,
-    /// Blobs and images in flight at one time.
+    /// Requests that move content, in flight at one time.
     pub(super) concurrency: usize,
     pub(super) stop: &'a CancellationToken,
 }

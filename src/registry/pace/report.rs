@@ -84,19 +84,21 @@ impl Report {
 
     /// Returns what a failure says. `has_blob` is whether the request carried one.
     pub(in crate::registry) const fn of_error(error: &Error, has_blob: bool) -> Self {
-        let (sign, hold_for) = match error {
-            Error::Busy {
-                status: 429 | 503,
-                retry_after,
-                ..
-            } => (Sign::Refused, *retry_after),
-            _ => (Sign::Nothing, None),
-        };
-        Self {
-            sign,
+        let mut report = Self {
+            sign: Sign::Nothing,
             server: Server::of_error(error, has_blob),
-            hold_for,
+            hold_for: None,
+        };
+        if let Error::Busy {
+            status: 429 | 503,
+            retry_after,
+            ..
+        } = error
+        {
+            report.sign = Sign::Refused;
+            report.hold_for = *retry_after;
         }
+        report
     }
 
     /// Returns the same for an upload whose time was up to us, where there is a limit on the bandwidth.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt as _;
 use http_body_util::BodyDataStream;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Body, Method, Response};
@@ -129,7 +130,7 @@ impl Wire {
         }
         let progress = Arc::new(AtomicU64::new(0));
         let mut fault = Fault::default();
-        let mut blob_bytes = None;
+        let handed = Arc::new(AtomicU64::new(0));
         builder = match &request.payload {
             Payload::Nothing if matches!(request.method, Method::POST | Method::PUT) => {
                 builder.header(CONTENT_LENGTH, 0)
@@ -144,11 +145,9 @@ impl Wire {
                 let (body, body_fault) = blob
                     .body(Arc::clone(&progress), Arc::clone(&self.tally))
                     .await?;
+                let body = self.throttle(body, &progress, &handed);
                 fault = body_fault;
-                blob_bytes = Some(blob.size_bytes);
-                builder
-                    .header(CONTENT_LENGTH, blob.size_bytes)
-                    .body(self.throttle(body, &progress))
+                builder.header(CONTENT_LENGTH, blob.size_bytes).body(body)
             }
         };
         self.tally.requests.fetch_add(1, Ordering::Relaxed);
@@ -166,7 +165,8 @@ impl Wire {
                 action: request.action.clone(),
                 idle: self.idle,
                 took: begun_at.elapsed(),
-                blob_bytes,
+                blob_bytes: matches!(request.payload, Payload::Blob(_))
+                    .then(|| handed.load(Ordering::Relaxed)),
                 permit: None,
             }),
             Some(Err(error)) => Err(self.explain(request, error)),
@@ -177,10 +177,15 @@ impl Wire {
         }
     }
 
-    /// Lets a body through as fast as the bandwidth allows. Waiting for that is progress.
-    fn throttle(&self, body: Body, progress: &Arc<AtomicU64>) -> Body {
-        let pieces = BodyDataStream::new(body);
-        Body::wrap_stream(self.pace.throttle(pieces, Arc::clone(progress)))
+    /// Lets a body through as fast as the bandwidth allows, and counts the bytes. Waiting for that is progress.
+    fn throttle(&self, body: Body, progress: &Arc<AtomicU64>, handed: &Arc<AtomicU64>) -> Body {
+        let handed = Arc::clone(handed);
+        let pieces = self
+            .pace
+            .throttle(BodyDataStream::new(body), Arc::clone(progress));
+        Body::wrap_stream(pieces.inspect_ok(move |piece| {
+            handed.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }))
     }
 
     /// Awaits `future` as long as `progress` moves; `None` when it stood still.

@@ -100,6 +100,7 @@ pub(super) struct TargetSettings {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RegistrySettings {
     pub(super) address: Option<String>,
+    pub(super) bandwidth_max: Option<ByteCount>,
     pub(super) plain_http: bool,
     pub(super) connect_to: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
@@ -112,7 +113,6 @@ pub(super) struct RegistrySettings {
     pub(super) no_auth: bool,
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretSettings>,
-    pub(super) bandwidth_max: Option<ByteCount>,
     pub(super) docker_config: Option<SecretSettings>,
 }
 
@@ -292,6 +292,7 @@ impl Settings {
                 role: Some(Role::Primary),
                 registry: RegistrySettings {
                     address: text(),
+                    bandwidth_max: Some(ByteCount(1)),
                     connect_to: text(),
                     ca_file: path(),
                     client_cert_file: path(),
@@ -301,7 +302,6 @@ impl Settings {
                     proxy_password: secret(),
                     username: text(),
                     password: secret(),
-                    bandwidth_max: Some(ByteCount(1)),
                     docker_config: secret(),
                     ..RegistrySettings::default()
                 },

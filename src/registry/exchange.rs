@@ -144,14 +144,11 @@ impl Exchange {
         };
         let entering = self.wire.pace.enter(kind, identity(request));
         let mut permit = entering.await.map_err(|resting| self.resting(resting))?;
-        let blob_bytes = match &request.payload {
-            Payload::Blob(blob) => Some(blob.length_bytes()),
-            Payload::Nothing | Payload::Form(_) | Payload::Bytes(_) => None,
-        };
+        let has_blob = matches!(request.payload, Payload::Blob(_));
         let mut outcome = self.run_now(operation).await;
         permit.settle(match &outcome {
-            Ok(answer) => Report::of_answer(answer.took(), blob_bytes),
-            Err(error) => Report::of_error(error, blob_bytes.is_some()),
+            Ok(answer) => Report::of_answer(answer.took(), answer.blob_bytes()),
+            Err(error) => Report::of_error(error, has_blob),
         });
         // Of other answers nobody reads the body, and some keep them while they ask for more.
         if let Ok(answer) = &mut outcome

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt as _;
 use http_body_util::BodyDataStream;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Body, Method, Response};
@@ -141,6 +142,7 @@ impl Wire {
         }
         let progress = Arc::new(AtomicU64::new(0));
         let mut fault = Fault::default();
+        let handed = Arc::new(AtomicU64::new(0));
         builder = match &request.payload {
             Payload::Nothing if matches!(request.method, Method::POST | Method::PUT) => {
                 builder.header(CONTENT_LENGTH, 0)
@@ -156,10 +158,11 @@ impl Wire {
                 let (body, body_fault) = blob
                     .body(Arc::clone(&progress), Arc::clone(&self.tally))
                     .await?;
+                let body = self.throttle(body, &progress, &handed);
                 fault = body_fault;
                 builder
                     .header(CONTENT_LENGTH, blob.length_bytes())
-                    .body(self.throttle(body, &progress))
+                    .body(body)
             }
         };
         self.tally.requests.fetch_add(1, Ordering::Relaxed);
@@ -177,6 +180,8 @@ impl Wire {
                 action: request.action.clone(),
                 idle: self.idle,
                 took: begun_at.elapsed(),
+                blob_bytes: matches!(request.payload, Payload::Blob(_))
+                    .then(|| handed.load(Ordering::Relaxed)),
                 permit: None,
             }),
             Some(Err(error)) => Err(self.explain(request, error)),
@@ -187,10 +192,15 @@ impl Wire {
         }
     }
 
-    /// Lets a body through as fast as the bandwidth allows. Waiting for that is progress.
-    fn throttle(&self, body: Body, progress: &Arc<AtomicU64>) -> Body {
-        let pieces = BodyDataStream::new(body);
-        Body::wrap_stream(self.pace.throttle(pieces, Arc::clone(progress)))
+    /// Lets a body through as fast as the bandwidth allows, and counts the bytes. Waiting for that is progress.
+    fn throttle(&self, body: Body, progress: &Arc<AtomicU64>, handed: &Arc<AtomicU64>) -> Body {
+        let handed = Arc::clone(handed);
+        let pieces = self
+            .pace
+            .throttle(BodyDataStream::new(body), Arc::clone(progress));
+        Body::wrap_stream(pieces.inspect_ok(move |piece| {
+            handed.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }))
     }
 
     /// Awaits `future` as long as `progress` moves; `None` when it stood still.
@@ -262,6 +272,8 @@ pub(super) struct Answer {
     idle: Duration,
     /// From the begin of the request to the end of the headers.
     took: Duration,
+    /// How much of a blob the request carried, if it did.
+    blob_bytes: Option<u64>,
     /// Given back with the last piece of the body.
     permit: Option<Permit>,
 }
@@ -275,6 +287,11 @@ impl Answer {
     /// Returns how long it took until the answer came, without its body.
     pub(super) const fn took(&self) -> Duration {
         self.took
+    }
+
+    /// Returns how many bytes of a blob the request carried, if it did.
+    pub(super) const fn blob_bytes(&self) -> Option<u64> {
+        self.blob_bytes
     }
 
     /// Keeps the permit of the request until the body was read.

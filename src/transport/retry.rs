@@ -19,10 +19,13 @@ use crate::sys::backoff::{self, Backoff};
 /// The longest wait that a server may ask for. Chosen, not measured: longer than any rate limit's window seen.
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
-/// How often one operation may be refused because there are too many requests. Chosen, not measured: a server that refuses every
-/// second request lets one of a thousand million operations fail, and one that refuses all is given up after a quarter of an hour
-/// with the default pauses.
+/// How often one operation may be refused because there are too many requests. Chosen, not measured: where every second attempt is
+/// refused, one of a thousand million operations fails; where all are, it is given up after about two minutes.
 const REFUSALS_MAX: u32 = 30;
+/// The longest pause after a refusal, unless the server asks for a longer one. Shorter than after a failure, because the client as a
+/// whole sends fewer requests then, and one that had bad luck a few times in a row should not wait for longer than all others need.
+/// Chosen, not measured.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// What an error says about trying again, besides its class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +72,20 @@ impl Retries {
         Ok(())
     }
 
+    const fn pause_max_after_refusal(&self) -> Duration {
+        if self.backoff_max.as_nanos() < REFUSED_PAUSE_MAX.as_nanos() {
+            self.backoff_max
+        } else {
+            REFUSED_PAUSE_MAX
+        }
+    }
+
     /// Returns the count of attempts for a new operation, which adds its repetitions to `repetitions`.
     pub const fn attempts<'a>(&self, repetitions: &'a AtomicU64) -> Attempts<'a> {
         Attempts {
             max: self.attempts_max,
             failed: Backoff::new(self.backoff_first, self.backoff_max),
-            refused: Backoff::new(self.backoff_first, self.backoff_max),
+            refused: Backoff::new(self.backoff_first, self.pause_max_after_refusal()),
             repetitions,
         }
     }

@@ -217,7 +217,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(10)).await;
             bandwidth.set_rate(None);
         };
-        let (_, first, second) =
+        let ((), first, second) =
             tokio::join!(change, send(&bandwidth, 10_000_000), send(&bandwidth, 5000));
         assert_eq!((first, second), (10_000_000, 5000));
         assert_eq!(start.elapsed(), Duration::from_secs(20));

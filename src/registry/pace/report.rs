@@ -15,6 +15,54 @@ pub(super) enum Server {
     Unknown,
 }
 
+impl Server {
+    const fn of_error(error: &Error, has_blob: bool) -> Self {
+        match error {
+            Error::Busy {
+                status: 503,
+                retry_after: Some(_),
+                ..
+            }
+            | Error::Options { .. }
+            | Error::Setup { .. }
+            | Error::Login { .. }
+            | Error::Certificate { .. }
+            | Error::PlainServer { .. }
+            | Error::TlsServer { .. }
+            | Error::Resting { .. }
+            | Error::Source { .. }
+            | Error::SourceSize { .. } => Self::Unknown,
+            // A proxy may cut what is large, and nothing else.
+            Error::Cut { .. } if has_blob => Self::Unknown,
+            Error::Busy {
+                status: 408 | 429, ..
+            }
+            | Error::Denied { .. }
+            | Error::Identity { .. }
+            | Error::Forbidden { .. }
+            | Error::Scheme { .. }
+            | Error::InsecureRealm { .. }
+            | Error::NotRegistry { .. }
+            | Error::RepositoryUnknown { .. }
+            | Error::Absent { .. }
+            | Error::ReadOnly { .. }
+            | Error::TooLarge { .. }
+            | Error::SessionLost { .. }
+            | Error::ManifestBlobUnknown { .. }
+            | Error::ManifestInvalid { .. }
+            | Error::Status { .. }
+            | Error::Answer { .. }
+            | Error::DigestMismatch { .. }
+            | Error::DigestRefused { .. } => Self::There,
+            Error::Busy { .. }
+            | Error::Unreachable { .. }
+            | Error::Proxy { .. }
+            | Error::Stalled { .. }
+            | Error::Cut { .. } => Self::Gone,
+        }
+    }
+}
+
 /// What the end of a request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::registry) struct Report {
@@ -39,60 +87,21 @@ impl Report {
 
     /// Returns what a failure says. `has_blob` is whether the request carried one.
     pub(in crate::registry) const fn of_error(error: &Error, has_blob: bool) -> Self {
-        let (sign, server, hold_for) = match error {
-            Error::Busy {
-                status: 429,
-                retry_after,
-                ..
-            } => (Sign::Refused, Server::There, *retry_after),
-            Error::Busy {
-                status: 503,
-                retry_after,
-                ..
-            } => match retry_after {
-                Some(_) => (Sign::Refused, Server::Unknown, *retry_after),
-                None => (Sign::Refused, Server::Gone, None),
-            },
-            Error::Busy { status: 408, .. } => (Sign::Nothing, Server::There, None),
-            Error::Busy { .. }
-            | Error::Unreachable { .. }
-            | Error::Proxy { .. }
-            | Error::Stalled { .. } => (Sign::Nothing, Server::Gone, None),
-            // A proxy may cut what is large, and nothing else.
-            Error::Cut { .. } if !has_blob => (Sign::Nothing, Server::Gone, None),
-            Error::Cut { .. }
-            | Error::Options { .. }
-            | Error::Setup { .. }
-            | Error::Login { .. }
-            | Error::Certificate { .. }
-            | Error::PlainServer { .. }
-            | Error::TlsServer { .. }
-            | Error::Resting { .. }
-            | Error::Source { .. }
-            | Error::SourceSize { .. } => (Sign::Nothing, Server::Unknown, None),
-            Error::Denied { .. }
-            | Error::Identity { .. }
-            | Error::Forbidden { .. }
-            | Error::Scheme { .. }
-            | Error::InsecureRealm { .. }
-            | Error::NotRegistry { .. }
-            | Error::RepositoryUnknown { .. }
-            | Error::Absent { .. }
-            | Error::ReadOnly { .. }
-            | Error::TooLarge { .. }
-            | Error::SessionLost { .. }
-            | Error::ManifestBlobUnknown { .. }
-            | Error::ManifestInvalid { .. }
-            | Error::Status { .. }
-            | Error::Answer { .. }
-            | Error::DigestMismatch { .. }
-            | Error::DigestRefused { .. } => (Sign::Nothing, Server::There, None),
+        let mut report = Self {
+            sign: Sign::Nothing,
+            server: Server::of_error(error, has_blob),
+            hold_for: None,
         };
-        Self {
-            sign,
-            server,
-            hold_for,
+        if let Error::Busy {
+            status: 429 | 503,
+            retry_after,
+            ..
+        } = error
+        {
+            report.sign = Sign::Refused;
+            report.hold_for = *retry_after;
         }
+        report
     }
 
     /// Returns the same for an upload whose time was up to us, where there is a limit on the bandwidth.

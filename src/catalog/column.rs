@@ -28,10 +28,12 @@ pub enum Column {
     Pin,
     /// Work that is due by a schedule and belongs to no target. Key: the name of the job. Row: `JobRecord`.
     Job,
+    /// Uploads to targets that are not finished. Key: target, NUL, repository, NUL, digest as text. Row: `UploadRecord`.
+    Upload,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Package,
         Self::Ingest,
         Self::Placement,
@@ -41,6 +43,7 @@ impl Column {
         Self::Condemned,
         Self::Pin,
         Self::Job,
+        Self::Upload,
     ];
 
     /// Returns the name on disk. Never changed, only retired.
@@ -55,6 +58,7 @@ impl Column {
             Self::Condemned => "condemned",
             Self::Pin => "pin",
             Self::Job => "job",
+            Self::Upload => "upload",
         }
     }
 
@@ -69,7 +73,8 @@ impl Column {
             | Self::Content
             | Self::Condemned
             | Self::Pin
-            | Self::Job => 1,
+            | Self::Job
+            | Self::Upload => 1,
         }
     }
 }
@@ -102,6 +107,14 @@ pub(super) fn placement_key(target: &TargetName, repository: &Repository, tag: &
     key
 }
 
+pub(super) fn upload_key(target: &TargetName, repository: &Repository, digest: &Digest) -> Vec<u8> {
+    let mut key = target_prefix(target);
+    key.extend_from_slice(repository.as_str().as_bytes());
+    key.push(0);
+    key.extend_from_slice(digest.to_string().as_bytes());
+    key
+}
+
 pub(super) fn run_key(target: &TargetName, number: u64) -> Vec<u8> {
     let mut key = target_prefix(target);
     key.extend_from_slice(&number.to_be_bytes());
@@ -125,6 +138,13 @@ mod tests {
         let target: TargetName = "a-b".parse().unwrap();
         let placement = placement_key(&target, &"x/y".parse().unwrap(), &"v1".parse().unwrap());
         assert_eq!(placement, b"a-b\0x/y\0v1");
+        let upload = upload_key(
+            &target,
+            &"x/y".parse().unwrap(),
+            &Digest::from_bytes([7; 32]),
+        );
+        let expected = format!("a-b\0x/y\0sha256:{}", "07".repeat(32));
+        assert_eq!(upload, expected.as_bytes());
         assert_eq!(run_key(&target, 258), b"a-b\0\0\0\0\0\0\0\x01\x02");
         assert_eq!(
             Column::ALL.map(Column::name),
@@ -137,7 +157,8 @@ mod tests {
                 "content",
                 "condemned",
                 "pin",
-                "job"
+                "job",
+                "upload"
             ]
         );
     }

@@ -14,12 +14,13 @@ use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{BlobStep, How, ImageState, ImageStep, Plan};
+use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use super::{Error, problem};
 use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
 use crate::base::{Class, Classified as _, Digest, Repository};
 use crate::catalog::Problem;
-use crate::registry::{self, BlobSource, Client, ManifestReference, Uploaded};
+use crate::registry::{self, BlobSource, Client, ManifestReference, Mount, Uploaded};
 use crate::store::{Lease, Store};
 
 /// What applying needs.
@@ -29,6 +30,8 @@ pub(super) struct Executor<'a> {
     pub(super) store: &'a Store,
     /// On everything that is pushed: renewed with every step.
     pub(super) lease: &'a Lease,
+    /// Uploads that are not finished.
+    pub(super) uploads: &'a Ledger<'a>,
     /// Requests that move content, in flight at one time.
     pub(super) concurrency: usize,
     pub(super) stop: &'a CancellationToken,
@@ -199,7 +202,7 @@ impl Executor<'_> {
         }
     }
 
-    /// Brings one blob to one repository, by mount where `from` is given, otherwise after asking whether it is there.
+    /// Brings one blob to one repository, by mount where `from` is given.
     async fn move_blob(
         &self,
         repository: &Repository,
@@ -208,15 +211,6 @@ impl Executor<'_> {
     ) -> Result<Moved, Error> {
         self.check_stop()?;
         self.lease.renew();
-        if from.is_none()
-            && self
-                .registry
-                .find_blob(repository, &blob.digest)
-                .await?
-                .is_some()
-        {
-            return Ok(Moved::Skipped);
-        }
         let (store, digest) = (self.store.clone(), blob.digest);
         // A blob that the store lacks is found out here, before a session is opened on the registry.
         store
@@ -226,9 +220,10 @@ impl Executor<'_> {
             let blob = store.open_blob(&digest).map_err(std::io::Error::other)?;
             Ok(blob.file)
         });
+        let mount = from.map_or(Mount::Itself, Mount::From);
         let uploaded = self
             .registry
-            .upload_blob(repository, blob, &source, from)
+            .upload_blob(repository, blob, &source, mount, self.uploads)
             .await
             .inspect_err(|error| {
                 // Either the content has changed on its way or it is damaged here.
@@ -238,6 +233,7 @@ impl Executor<'_> {
             })?;
         Ok(match uploaded {
             Uploaded::Mounted => Moved::Mounted,
+            Uploaded::Present => Moved::Skipped,
             Uploaded::Sent { .. } => Moved::Sent,
         })
     }

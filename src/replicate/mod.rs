@@ -34,6 +34,7 @@ pub mod plan;
 mod resources;
 mod run;
 mod trigger;
+mod uploads;
 pub mod wanted;
 
 use std::collections::HashSet;

@@ -9,10 +9,11 @@ use super::apply::{Applied, Executor, observe};
 use super::plan::{Found, ImageState, Plan};
 use super::resources::{self, WantedResources};
 use super::trigger::Reason;
+use super::uploads::Ledger;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
 use super::{Error, Replicate, problem};
 use crate::base::oci::MANIFEST_BYTES_MAX;
-use crate::base::{Class, Classified as _, Digest, Tree, TreeError};
+use crate::base::{Class, Classified as _, Digest, Repository, Tree, TreeError};
 use crate::catalog::{
     Content, PackageRecord, Placement, Problem, RunCounts, RunOutcome, RunRecord,
 };
@@ -120,6 +121,11 @@ impl<'a> Run<'a> {
             tokio::task::block_in_place(|| self.hold(&found))?;
             let trees = tokio::task::block_in_place(|| self.read_trees(&found))?;
             self.bring(&found, &trees).await?;
+        } else if self.image_problems.is_empty() {
+            // What an earlier run has begun is there by now, or wanted no more.
+            let uploads = Ledger::open(&self.task.catalog, &self.task.target.name)?;
+            let (registry, now) = (&self.task.target.registry, self.task.clock.now());
+            uploads.clear(registry, now, |_, _| false).await;
         }
         self.counts.images_failed = self.image_problems.len() as u64;
         self.counts.images_wanted -= self.left_out.len() as u64;
@@ -301,10 +307,22 @@ impl<'a> Run<'a> {
         }
         let plan = Plan::new(&states);
         tracing::debug!(target = %self.task.target.name, %plan, "plan");
+        let uploads = Ledger::open(&self.task.catalog, &self.task.target.name)?;
+        let is_wanted = |repository: &Repository, blob: &Digest| {
+            let wanted = states
+                .iter()
+                .filter(|state| state.wanted.place.repository == *repository);
+            let mut blobs = wanted.flat_map(|state| &state.tree.blobs);
+            blobs.any(|it| it.descriptor.digest == *blob)
+        };
+        uploads
+            .clear(&self.task.target.registry, self.task.clock.now(), is_wanted)
+            .await;
         let executor = Executor {
             registry: &self.task.target.registry,
             store: &self.task.store,
             lease: &self.lease,
+            uploads: &uploads,
             concurrency: self.task.options.concurrency,
             stop: self.stop,
         };

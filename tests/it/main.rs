@@ -18,6 +18,7 @@ mod interop;
 mod leases;
 mod platform;
 mod power;
+mod push_faults;
 mod registry;
 mod registry_faults;
 mod registry_listing;

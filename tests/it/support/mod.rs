@@ -4,6 +4,7 @@
 //! - [`Distribution`]: keeps what came of an upload that was cut, or nothing, and counts.
 //! - [`TokenServer`]: hands out the tokens that such a registry wants.
 //! - [`Proxy`]: stands before a server, counts, and breaks what it is told to.
+//! - [`RoughLine`]: a line to a server that breaks each connection which has carried enough.
 //! - [`Scripted`]: a server that answers by a script and fails the test at any other request.
 //! - [`Authority`]: issues certificates.
 //! - [`Daemon`]: the program itself, with a configuration and folders of its own.
@@ -23,6 +24,7 @@ mod http;
 mod mount;
 mod packages;
 mod proxy;
+mod rough;
 mod scripted;
 mod token_server;
 mod whole;
@@ -43,6 +45,7 @@ pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USE
 pub(crate) use self::mount::{Mount, may_mount};
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
+pub(crate) use self::rough::{Ending, RoughLine};
 pub(crate) use self::scripted::{Scripted, on};
 pub(crate) use self::token_server::TokenServer;
 pub(crate) use self::whole::{assert_checked, assert_whole, has_command};

@@ -127,7 +127,8 @@ def write_second_version(first, folder):
     layout = Layout(folder)
     total = 0
     for blob in (first / "blobs" / "sha256").iterdir():
-        os.link(blob, layout.blobs / blob.name)
+        # A layout that was given may be on another file system.
+        os.symlink(blob.resolve(), layout.blobs / blob.name)
         total += blob.stat().st_size
     entries = json.loads((first / "index.json").read_text())["manifests"]
     count = max(1, round(len(entries) / CHANGED_PARTS))

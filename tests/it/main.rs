@@ -20,6 +20,7 @@ mod pace;
 mod platform;
 mod power;
 mod push;
+mod push_faults;
 mod registry;
 mod registry_faults;
 mod registry_listing;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Error;
 use super::stopped::role;
 use super::timetable::CronTimetable;
-use super::{Error, sweep};
 use crate::audit;
 use crate::base::{
     ByteCount, Class, Classified as _, ClusterName, Secret, SystemClock, TargetName, Timestamp,
@@ -82,9 +82,8 @@ pub(super) fn drop_folders(config: &Config) -> impl Iterator<Item = &Path> {
     config.drops.iter().map(|folder| folder.path.as_path())
 }
 
-/// Makes the folders that the daemon writes to, and removes what earlier processes have left unfinished in them.
-pub(super) fn prepare(config: &Config, now: Timestamp) -> Result<(), Error> {
-    sweep::sweep(config, now);
+/// Makes the folders that the daemon writes to.
+pub(super) fn prepare(config: &Config) -> Result<(), Error> {
     for folder in &config.drops {
         durable::ensure_dir_all(&folder.path).map_err(|source| Error::Drop {
             path: folder.path.clone(),

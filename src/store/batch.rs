@@ -186,6 +186,8 @@ impl Batch {
     pub fn commit(mut self) -> Result<(Committed, Lease), Error> {
         self.store.check_writable()?;
         self.sync_staged()?;
+        // Before the first look: what is found below stays, also where the lease had run out.
+        self.lease.renew();
         let mut committed = Committed::default();
         let mut unsynced = self.store.unsynced();
         for (digest, entry) in std::mem::take(&mut self.staged) {

@@ -397,18 +397,33 @@ impl Store {
         Ok(names)
     }
 
-    /// Moves a corrupt blob out of the way, so that the content can be stored again. Returns where it is now.
+    /// Moves a corrupt blob out of the way, so that the content can be stored again. Returns where it is now; nothing where
+    /// there is nothing, or something else than was found: then a batch has put the content there since.
     ///
-    /// That it is gone survives power loss.
-    pub fn quarantine(&self, digest: &Digest) -> Result<PathBuf, Error> {
+    /// `found_bytes` is the size that was found; `None` where that was no file. A batch replaces only what has another size
+    /// than its content, so that the size tells. That the blob is gone survives power loss.
+    pub fn quarantine(
+        &self,
+        digest: &Digest,
+        found_bytes: Option<u64>,
+    ) -> Result<Option<PathBuf>, Error> {
         self.check_writable()?;
-        // Two callers that choose the same number would replace each other's file.
+        // Two callers that choose the same number would replace each other's file, and a commit renames under it.
         let _alone = self.unsynced();
-        self.quarantine_alone(digest)
+        // What cannot even be inspected is none that came since.
+        if self.find(digest).is_ok_and(|there| there != found_bytes) {
+            return Ok(None);
+        }
+        match self.quarantine_alone(digest) {
+            Err(Error::NotFound { .. }) => Ok(None),
+            result => result.map(Some),
+        }
     }
 
     fn quarantine_alone(&self, digest: &Digest) -> Result<PathBuf, Error> {
         let dir = self.0.root.join(QUARANTINE);
+        // Whoever has looked at what was put aside may have removed the folder with it.
+        fs::ensure_dir(&dir)?;
         let target = (0..=u32::MAX)
             .map(|number| dir.join(format!("{}.{number}", digest.hex())))
             .find(|target| target.symlink_metadata().is_err())

@@ -6,11 +6,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
+use rustix::process::geteuid;
 use thiserror::Error;
 
 use super::fs;
@@ -58,6 +59,16 @@ pub enum Error {
         /// The other process, as it wrote itself down.
         owner: Owner,
     },
+    /// The lock file belongs to another user, who could not open afterwards what this process would write.
+    #[error("expected to run as user {owner}, who owns `{}`, found user {found}", path.display())]
+    WrongUser {
+        /// The lock file.
+        path: PathBuf,
+        /// The user that owns it.
+        owner: u32,
+        /// The user of this process.
+        found: u32,
+    },
     /// The file system refused.
     #[error(transparent)]
     Fs(#[from] fs::Error),
@@ -66,7 +77,7 @@ pub enum Error {
 impl Classified for Error {
     fn class(&self) -> Class {
         match self {
-            Self::Held { .. } => Class::Usage,
+            Self::Held { .. } | Self::WrongUser { .. } => Class::Usage,
             Self::Fs(error) => error.class(),
         }
     }
@@ -87,6 +98,9 @@ impl Classified for Error {
                      on; else {stop}, or choose another `state_dir`"
                 ))
             }
+            Self::WrongUser { owner, .. } => Some(format!(
+                "run the command as that user: `setpriv --reuid {owner} --clear-groups violetd ...`"
+            )),
             Self::Fs(error) => error.hint(),
         }
     }
@@ -121,6 +135,20 @@ impl Lock {
         try_lock(&file, FlockOperation::LockExclusive).context("lock", path)?;
         write_owner(&file).context("write to", path)?;
         Ok(Self { _file: file })
+    }
+
+    /// As [`Self::acquire`], for a command that does what else the usual owner does: refused to another user, whose files that
+    /// one could not open.
+    pub fn acquire_as_owner(path: &Path) -> Result<Self, Error> {
+        let found = geteuid().as_raw();
+        match path.metadata() {
+            Ok(metadata) if metadata.uid() != found => Err(Error::WrongUser {
+                path: path.to_owned(),
+                owner: metadata.uid(),
+                found,
+            }),
+            Ok(_) | Err(_) => Self::acquire(path),
+        }
     }
 
     /// Returns who holds the lock at `path`, if anybody does, without taking it. Where the file is not there or cannot be

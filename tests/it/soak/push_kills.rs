@@ -13,9 +13,7 @@ use std::net::SocketAddr;
 use crate::crash::{Victim, from_environment};
 use crate::daemon::{assert_holds, setup_without_delivery, wait_ready};
 use crate::soak::{layer_bytes, package_with_layer};
-use crate::support::{
-    Auth, Daemon, Distribution, Package, Proxy, Setup, TestRegistry, names,
-};
+use crate::support::{Auth, Daemon, Distribution, Package, Proxy, Setup, TestRegistry, names};
 
 /// At which part of the layer the push is killed, in turn, in percent.
 const MOMENTS: [u64; 3] = [10, 50, 90];
@@ -78,9 +76,12 @@ async fn kill_and_finish(
     let proxy = Proxy::start(registry).await;
     // A target that the catalog has never heard of, over a store that has the package already.
     let name = format!("kill-{}-{number}", package.images.placed[0].repository);
-    let setup = Setup::new("none")
-        .state_dir(&prepared.state_dir)
-        .target(&name, "primary", proxy.address(), "");
+    let setup = Setup::new("none").state_dir(&prepared.state_dir).target(
+        &name,
+        "primary",
+        proxy.address(),
+        "",
+    );
     let victim = Victim::start(&setup, &[]);
     let moment = layer_bytes() * percent / 100;
     proxy.wait_for_uploaded_bytes(moment).await;

@@ -41,8 +41,9 @@
 //!
 //! # Zero copy
 //!
-//! There is none: reqwest and hyper take bodies as buffers and own the socket, and TLS would rule it out for most targets in any
-//! case. Of the cost of an upload the copy is the small part, see `payload`.
+//! There is none: reqwest and hyper take bodies as buffers and own the socket, and with TLS there is nothing to gain. Nor is there
+//! much without: 1 GiB from file to loopback takes 0.15 s of CPU by `sendfile` and 0.26 s in pieces of 256 KiB (medians of four on
+//! 2026-11-21, machine shared), while docker-registry takes 3.5 s of CPU to receive it.
 //!
 //! # References
 //!

@@ -127,9 +127,10 @@ impl Client {
             .await
     }
 
-    /// Gives up an upload that was written down, so that the registry can forget what it has of it. Succeeds, too, where the
-    /// registry does not know it any more, or never will let go of it: docker-registry 2.8 answers 404 for a session that was
-    /// cut in the middle of a request. Takes 5 s at most.
+    /// Gives up an upload that was written down, so that the registry can forget what it has of it. Takes 5 s at most.
+    ///
+    /// Succeeds, too, where there is nothing that could be done: the registry does not know it any more, or never will let go of it
+    /// (docker-registry 2.8 answers 404 for a session that was cut in the middle of a request), or it went to another address.
     pub async fn cancel_upload(
         &self,
         repository: &Repository,

@@ -47,14 +47,14 @@ async fn chunks_are_as_large_as_the_registry_wants_them() {
 }
 
 /// nginx as it stands before registries: it refuses bodies for their size.
-struct Nginx {
+pub(super) struct Nginx {
     server: Child,
     port: u16,
     _dir: TempDir,
 }
 
 impl Nginx {
-    fn start(upstream: SocketAddr, body_max: &str) -> Self {
+    pub(super) fn start(upstream: SocketAddr, body_max: &str) -> Self {
         let dir = TempDir::new().unwrap();
         // Whoever takes it in the meantime makes nginx end and the test fail.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -91,7 +91,7 @@ impl Nginx {
         }
     }
 
-    fn options(&self, options: Options) -> Options {
+    pub(super) fn options(&self, options: Options) -> Options {
         let mut options = options;
         options.address = format!("127.0.0.1:{}", self.port);
         // It may not listen yet.

@@ -28,12 +28,14 @@ pub enum Column {
     Pin,
     /// Work that is due by a schedule and belongs to no target. Key: the name of the job. Row: `JobRecord`.
     Job,
+    /// Uploads to targets that are not finished. Key: target, NUL, repository, NUL, digest as text. Row: `UploadRecord`.
+    Upload,
     /// What targets hold. Key: target, NUL, the 32 bytes of the digest, repository. Row: `HeldRecord`, in a form of its own.
     Held,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Package,
         Self::Ingest,
         Self::Placement,
@@ -43,6 +45,7 @@ impl Column {
         Self::Condemned,
         Self::Pin,
         Self::Job,
+        Self::Upload,
         Self::Held,
     ];
 
@@ -58,6 +61,7 @@ impl Column {
             Self::Condemned => "condemned",
             Self::Pin => "pin",
             Self::Job => "job",
+            Self::Upload => "upload",
             Self::Held => "held",
         }
     }
@@ -74,6 +78,7 @@ impl Column {
             | Self::Condemned
             | Self::Pin
             | Self::Job
+            | Self::Upload
             | Self::Held => 1,
         }
     }
@@ -104,6 +109,14 @@ pub(super) fn placement_key(target: &TargetName, repository: &Repository, tag: &
     key.extend_from_slice(repository.as_str().as_bytes());
     key.push(0);
     key.extend_from_slice(tag.as_str().as_bytes());
+    key
+}
+
+pub(super) fn upload_key(target: &TargetName, repository: &Repository, digest: &Digest) -> Vec<u8> {
+    let mut key = target_prefix(target);
+    key.extend_from_slice(repository.as_str().as_bytes());
+    key.push(0);
+    key.extend_from_slice(digest.to_string().as_bytes());
     key
 }
 
@@ -152,6 +165,13 @@ mod tests {
         let target: TargetName = "a-b".parse().unwrap();
         let placement = placement_key(&target, &"x/y".parse().unwrap(), &"v1".parse().unwrap());
         assert_eq!(placement, b"a-b\0x/y\0v1");
+        let upload = upload_key(
+            &target,
+            &"x/y".parse().unwrap(),
+            &Digest::from_bytes([7; 32]),
+        );
+        let expected = format!("a-b\0x/y\0sha256:{}", "07".repeat(32));
+        assert_eq!(upload, expected.as_bytes());
         let (digest, repository) = (Digest::from_bytes([0; 32]), "x/y".parse().unwrap());
         let held = held_key(&target, &digest, &repository);
         assert_eq!(held, [b"a-b\0".as_slice(), &[0; 32], b"x/y"].concat());
@@ -170,6 +190,7 @@ mod tests {
                 "condemned",
                 "pin",
                 "job",
+                "upload",
                 "held"
             ]
         );

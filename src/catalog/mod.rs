@@ -21,7 +21,7 @@
 //! # Durability
 //!
 //! Each call that changes something is one write batch, which is applied whole or not at all and survives power loss
-//! when the call returns. What concerns packages is written to their record files before: a crash in between is
+//! when the call returns; those about uploads survive it some seconds later. What concerns packages is written to their record files before: a crash in between is
 //! completed by the next opening (`reconcile.rs`).
 //!
 //! # Failure
@@ -69,7 +69,7 @@ pub use self::reconcile::Reconciled;
 pub use self::record::{
     CondemnedRecord, Content, Cosigner, ImageRecord, IngestRecord, IngestState, JobRecord,
     NewPackage, PackageRecord, PackageSummary, PinRecord, Placement, Problem, Provenance,
-    RunCounts, RunOutcome, RunRecord, TargetRecord,
+    RunCounts, RunOutcome, RunRecord, TargetRecord, UploadRecord,
 };
 pub use self::rows::{Row, Rows, read_record};
 
@@ -325,6 +325,40 @@ impl Catalog {
         let row = codec::encode(Column::Target, target)?;
         changes.put(Column::Target, column::target_key(&target.target), row);
         self.0.database.write(changes)
+    }
+
+    /// Lists the uploads to a target that are not finished, ordered by repository, then digest.
+    pub fn list_uploads(&self, target: &TargetName) -> Result<Vec<UploadRecord>, Error> {
+        self.list(Column::Upload, &column::target_prefix(target))
+    }
+
+    /// Puts an upload that is not finished, in place of what was known of it before. Survives a kill of the process when the
+    /// call returns, and power loss some seconds later: a synced write per blob would cost more than what it saves.
+    pub fn put_upload(&self, upload: &UploadRecord) -> Result<(), Error> {
+        let UploadRecord {
+            target,
+            repository,
+            digest,
+            ..
+        } = upload;
+        let mut changes = Changes::default();
+        let row = codec::encode(Column::Upload, upload)?;
+        let key = column::upload_key(target, repository, digest);
+        changes.put(Column::Upload, key, row);
+        self.0.database.write_soon(changes)
+    }
+
+    /// Forgets an upload that is finished or given up, with the same durability. That it was not known is a success.
+    pub fn remove_upload(
+        &self,
+        target: &TargetName,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let mut changes = Changes::default();
+        let key = column::upload_key(target, repository, digest);
+        changes.delete(Column::Upload, key);
+        self.0.database.write_soon(changes)
     }
 
     /// Adds a run to the history of its target, together with what is now known about the target, and forgets what is

@@ -18,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::flow::{BlobJob, Cause, Failures, Flow, ImageJob, Reach, Step};
 use super::held::Held;
 use super::plan::{ContentId, ImageStep, Plan, RepositoryId};
+use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use super::{Error, problem};
 use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
 use crate::base::{Class, Classified as _, Digest};
 use crate::catalog::Problem;
-use crate::registry::{self, BlobSource, Client, ManifestReference, Uploaded};
+use crate::registry::{self, BlobSource, Client, ManifestReference, Mount, Uploaded};
 use crate::store::{Lease, Store};
 
 /// What applying needs.
@@ -35,6 +36,8 @@ pub(super) struct Executor<'a> {
     pub(super) lease: &'a Lease,
     /// What the target is known to hold: added to with every step.
     pub(super) held: &'a Held<'a>,
+    /// Uploads that are not finished.
+    pub(super) uploads: &'a Ledger<'a>,
     /// Steps under way at one time.
     pub(super) concurrency: usize,
     pub(super) stop: &'a CancellationToken,
@@ -236,6 +239,7 @@ impl Work<'_> {
             registry,
             store,
             lease,
+            uploads,
             ..
         } = self.executor;
         lease.renew();
@@ -253,8 +257,9 @@ impl Work<'_> {
         });
         let from = job.from.map(|from| self.plan.repository(from));
         // The mount from itself asks and begins in one request.
+        let mount = from.map_or(Mount::Itself, Mount::From);
         let uploaded = registry
-            .upload_blob(repository, &blob, &source, from.or(Some(repository)))
+            .upload_blob(repository, &blob, &source, mount, *uploads)
             .await
             .inspect_err(|error| {
                 // Either the content has changed on its way or it is damaged here.
@@ -263,8 +268,8 @@ impl Work<'_> {
                 }
             })?;
         Ok(match uploaded {
-            Uploaded::Mounted if from.is_none() => Moved::Skipped,
             Uploaded::Mounted => Moved::Mounted,
+            Uploaded::Present => Moved::Skipped,
             Uploaded::Sent { .. } => Moved::Sent,
         })
     }

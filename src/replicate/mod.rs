@@ -38,6 +38,7 @@ mod resources;
 mod run;
 mod survey;
 mod trigger;
+mod uploads;
 pub mod wanted;
 
 use std::collections::HashSet;

@@ -11,9 +11,10 @@ use super::plan::{Found, Plan};
 use super::resources::{self, WantedResources};
 use super::survey::Survey;
 use super::trigger::Reason;
+use super::uploads::Ledger;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
 use super::{Error, Replicate, problem};
-use crate::base::{Class, Classified as _, Digest, TreeError};
+use crate::base::{Class, Classified as _, Digest, Repository, TreeError};
 use crate::catalog::{Content, Placement, Problem, RunCounts, RunOutcome, RunRecord};
 use crate::store::{self, Lease};
 
@@ -119,11 +120,17 @@ impl<'a> Run<'a> {
                 ..
             } = self.task;
             let held = Held::new(catalog, &target.name, clock.now())?;
+            let uploads = Ledger::open(catalog, &target.name)?;
             let plan = tokio::task::block_in_place(|| {
                 self.hold(&found)?;
-                self.plan(&found, &held)
+                self.plan(&found, &held, &uploads)
             })?;
-            self.bring(&plan, &held).await;
+            self.bring(&plan, &held, &uploads).await;
+        } else if self.image_problems.is_empty() {
+            // What an earlier run has begun is there by now, or wanted no more.
+            let uploads = Ledger::open(&self.task.catalog, &self.task.target.name)?;
+            let (registry, now) = (&self.task.target.registry, self.task.clock.now());
+            uploads.clear(registry, now, |_, _| false).await;
         }
         self.counts.images_failed = self.image_problems.len() as u64;
         self.counts.images_wanted -= self.left_out.len() as u64;
@@ -246,7 +253,12 @@ impl<'a> Run<'a> {
     }
 
     /// Plans what is missing. Blocking.
-    fn plan(&mut self, found: &[Found], held: &Held<'_>) -> Result<Plan, Error> {
+    fn plan(
+        &mut self,
+        found: &[Found],
+        held: &Held<'_>,
+        uploads: &Ledger<'_>,
+    ) -> Result<Plan, Error> {
         let wanted = Arc::clone(&self.wanted);
         let mut survey = Survey::new(&wanted.images, held, found, |image| self.placed(image))?;
         let store = &self.task.store;
@@ -257,18 +269,26 @@ impl<'a> Run<'a> {
             let problem = problem(subject(&wanted.images[index]), &Error::from(error));
             self.image_problems.insert(index, problem);
         }
-        Ok(survey.finish(store, &self.lease, &self.left_out))
+        Ok(survey.finish((store, &self.lease), uploads, &self.left_out))
     }
 
     /// Carries out a plan.
-    async fn bring(&mut self, plan: &Plan, held: &Held<'_>) {
+    async fn bring(&mut self, plan: &Plan, held: &Held<'_>, uploads: &Ledger<'_>) {
         let images = &self.wanted.images;
         tracing::debug!(target = %self.task.target.name, plan = %plan.display(images), "plan");
+        // Of an image that could not be looked at, nobody knows what it still wants.
+        let is_all_known = self.image_problems.is_empty();
+        let is_wanted =
+            |repository: &Repository, blob: &Digest| !is_all_known || plan.wants(repository, blob);
+        uploads
+            .clear(&self.task.target.registry, self.task.clock.now(), is_wanted)
+            .await;
         let executor = Executor {
             registry: &self.task.target.registry,
             store: &self.task.store,
             lease: &self.lease,
             held,
+            uploads,
             concurrency: self.task.options.concurrency,
             stop: self.stop,
         };

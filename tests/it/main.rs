@@ -25,3 +25,4 @@ mod signatures;
 mod soak;
 mod support;
 mod systemd;
+mod uploads;

@@ -1,6 +1,7 @@
 //! Servers for tests, each started with one call and stopped when it is dropped.
 //!
 //! - [`TestRegistry`]: the real docker-registry, with or without TLS, passwords, tokens, writes.
+//! - [`Distribution`]: keeps what came of an upload that was cut, or nothing, and counts.
 //! - [`TokenServer`]: hands out the tokens that such a registry wants.
 //! - [`Proxy`]: stands before a server, counts, and breaks what it is told to.
 //! - [`Scripted`]: a server that answers by a script and fails the test at any other request.
@@ -15,6 +16,7 @@
 
 mod authority;
 mod daemon;
+mod distribution;
 mod docker_registry;
 pub(crate) mod fake_acp;
 mod http;
@@ -36,6 +38,7 @@ pub(crate) use self::authority::{Authority, Certificate};
 pub(crate) use self::daemon::{
     Daemon, Setup, drop_into, get, metric, names, reason_of, run_program, show,
 };
+pub(crate) use self::distribution::{Behaviour, Distribution, Keeps, Mounts, Received};
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
 pub(crate) use self::mount::{Mount, may_mount};
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};

@@ -8,7 +8,7 @@
 //! | the rest | the record as JSON |
 //!
 //! Rows of `content` hold, instead of JSON, 40 bytes for each entry: the digest and the size in bytes, big-endian, ordered by
-//! digest. There may be a million entries, and collection reads all of them.
+//! digest. There may be a million entries, and collection reads all of them. Rows of `held` are a few bytes (`held.rs`).
 //!
 //! A field may be added within a version if it has a default; anything else is a new version, with a reader for each
 //! older one here.
@@ -97,7 +97,7 @@ pub(super) fn decode_content(key: &[u8], row: &[u8]) -> Result<Content, Error> {
 }
 
 /// Returns a row without its version, if it is one that this program reads.
-fn body_of<'r>(column: Column, key: &[u8], row: &'r [u8]) -> Result<&'r [u8], Error> {
+pub(super) fn body_of<'r>(column: Column, key: &[u8], row: &'r [u8]) -> Result<&'r [u8], Error> {
     let (version, body) = row.split_first().ok_or_else(|| Error::Empty {
         column: column.name(),
         key: printable(key),

@@ -28,10 +28,14 @@ pub enum Column {
     Pin,
     /// Work that is due by a schedule and belongs to no target. Key: the name of the job. Row: `JobRecord`.
     Job,
+    /// Uploads to targets that are not finished. Key: target, NUL, repository, NUL, digest as text. Row: `UploadRecord`.
+    Upload,
+    /// What targets hold. Key: target, NUL, the 32 bytes of the digest, repository. Row: `HeldRecord`, in a form of its own.
+    Held,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Package,
         Self::Ingest,
         Self::Placement,
@@ -41,6 +45,8 @@ impl Column {
         Self::Condemned,
         Self::Pin,
         Self::Job,
+        Self::Upload,
+        Self::Held,
     ];
 
     /// Returns the name on disk. Never changed, only retired.
@@ -55,6 +61,8 @@ impl Column {
             Self::Condemned => "condemned",
             Self::Pin => "pin",
             Self::Job => "job",
+            Self::Upload => "upload",
+            Self::Held => "held",
         }
     }
 
@@ -69,7 +77,9 @@ impl Column {
             | Self::Content
             | Self::Condemned
             | Self::Pin
-            | Self::Job => 1,
+            | Self::Job
+            | Self::Upload
+            | Self::Held => 1,
         }
     }
 }
@@ -102,10 +112,40 @@ pub(super) fn placement_key(target: &TargetName, repository: &Repository, tag: &
     key
 }
 
+pub(super) fn upload_key(target: &TargetName, repository: &Repository, digest: &Digest) -> Vec<u8> {
+    let mut key = target_prefix(target);
+    key.extend_from_slice(repository.as_str().as_bytes());
+    key.push(0);
+    key.extend_from_slice(digest.to_string().as_bytes());
+    key
+}
+
 pub(super) fn run_key(target: &TargetName, number: u64) -> Vec<u8> {
     let mut key = target_prefix(target);
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Returns what all keys start with that say who holds this on `target`. A digest has a fixed length: nothing separates it
+/// from the repository.
+pub(super) fn held_prefix(target: &TargetName, digest: &Digest) -> Vec<u8> {
+    let mut key = target_prefix(target);
+    key.extend_from_slice(digest.as_bytes());
+    key
+}
+
+pub(super) fn held_key(target: &TargetName, digest: &Digest, repository: &Repository) -> Vec<u8> {
+    let mut key = held_prefix(target, digest);
+    key.extend_from_slice(repository.as_str().as_bytes());
+    key
+}
+
+/// Returns what the key of a row of `held` says is where, if it is one.
+pub(super) fn held_of_key(key: &[u8]) -> Option<(Digest, Repository)> {
+    let end = key.iter().position(|byte| *byte == 0)?;
+    let (digest, repository) = key[end + 1..].split_first_chunk()?;
+    let repository = std::str::from_utf8(repository).ok()?.parse().ok()?;
+    Some((Digest::from_bytes(*digest), repository))
 }
 
 /// Returns the number in the key of a run, if it is one.
@@ -125,6 +165,18 @@ mod tests {
         let target: TargetName = "a-b".parse().unwrap();
         let placement = placement_key(&target, &"x/y".parse().unwrap(), &"v1".parse().unwrap());
         assert_eq!(placement, b"a-b\0x/y\0v1");
+        let upload = upload_key(
+            &target,
+            &"x/y".parse().unwrap(),
+            &Digest::from_bytes([7; 32]),
+        );
+        let expected = format!("a-b\0x/y\0sha256:{}", "07".repeat(32));
+        assert_eq!(upload, expected.as_bytes());
+        let (digest, repository) = (Digest::from_bytes([0; 32]), "x/y".parse().unwrap());
+        let held = held_key(&target, &digest, &repository);
+        assert_eq!(held, [b"a-b\0".as_slice(), &[0; 32], b"x/y"].concat());
+        assert_eq!(held_of_key(&held), Some((digest, repository)));
+        assert_eq!(held_of_key(b"a-b\0short"), None);
         assert_eq!(run_key(&target, 258), b"a-b\0\0\0\0\0\0\0\x01\x02");
         assert_eq!(
             Column::ALL.map(Column::name),
@@ -137,7 +189,9 @@ mod tests {
                 "content",
                 "condemned",
                 "pin",
-                "job"
+                "job",
+                "upload",
+                "held"
             ]
         );
     }

@@ -201,6 +201,16 @@ impl Database {
 
     /// Applies all changes or none. They survive power loss when this returns.
     pub(super) fn write(&self, changes: Changes) -> Result<(), Error> {
+        self.write_with(changes, true)
+    }
+
+    /// Applies all changes or none. They survive a kill when this returns; power loss, together with the next changes that
+    /// do, or when the operating system has written the log in the background (30 s on Linux).
+    pub(super) fn write_soon(&self, changes: Changes) -> Result<(), Error> {
+        self.write_with(changes, false)
+    }
+
+    fn write_with(&self, changes: Changes, is_synced: bool) -> Result<(), Error> {
         self.check_writable()?;
         let mut batch = WriteBatch::default();
         for Change { column, key, row } in changes.0 {
@@ -211,7 +221,7 @@ impl Database {
             }
         }
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(is_synced);
         attempt(WRITE, self.database.path(), || {
             self.database
                 .write_opt(batch, &options)

@@ -309,3 +309,26 @@ fn golden_care() {
         r#"{"name":"scrub","last_scheduled_at":"2026-01-01T00:00:03.001000001Z","state":{"next":7}}"#,
     );
 }
+
+#[test]
+fn golden_upload() {
+    let upload = UploadRecord {
+        target: "global-b".parse().unwrap(),
+        repository: "3rdparty/redis".parse().unwrap(),
+        digest: digest(1),
+        url: "https://registry.example/v2/3rdparty/redis/blobs/uploads/7?_state=x%3D".to_owned(),
+        offset_bytes: 67_108_864,
+        size_bytes: u64::MAX,
+        begun_at: at(3),
+    };
+    let body = [
+        r#"{"target":"global-b","repository":"3rdparty/redis","#.to_owned(),
+        format!(r#""digest":"sha256:{}","#, hex(1)),
+        r#""url":"https://registry.example/v2/3rdparty/redis/blobs/uploads/7?_state=x%3D","#
+            .to_owned(),
+        r#""offset_bytes":67108864,"size_bytes":18446744073709551615,"#.to_owned(),
+        r#""begun_at":"2026-01-01T00:00:03.001000001Z"}"#.to_owned(),
+    ];
+    assert_golden(Column::Upload, &upload, &body.concat());
+    assert!(!format!("{upload:?}").contains("_state"), "{upload:?}");
+}

@@ -21,7 +21,7 @@
 //! # Durability
 //!
 //! Each call that changes something is one write batch, which is applied whole or not at all and survives power loss
-//! when the call returns. What concerns packages is written to their record files before: a crash in between is
+//! when the call returns; those about uploads survive it some seconds later. What concerns packages is written to their record files before: a crash in between is
 //! completed by the next opening (`reconcile.rs`).
 //!
 //! # Failure
@@ -41,6 +41,7 @@ mod codec;
 mod column;
 mod database;
 mod error;
+mod held;
 mod index;
 mod kept;
 mod packages;
@@ -61,13 +62,14 @@ use crate::base::{Chain, Class, Classified as _, Digest, Repository, Tag, Target
 
 pub use self::column::Column;
 pub use self::error::Error;
+pub use self::held::{Evidence, HeldRecord};
 pub use self::kept::KeptRecord;
 pub use self::rebuild::Rebuilt;
 pub use self::reconcile::Reconciled;
 pub use self::record::{
     CondemnedRecord, Content, Cosigner, ImageRecord, IngestRecord, IngestState, JobRecord,
     NewPackage, PackageRecord, PackageSummary, PinRecord, Placement, Problem, Provenance,
-    RunCounts, RunOutcome, RunRecord, TargetRecord,
+    RunCounts, RunOutcome, RunRecord, TargetRecord, UploadRecord,
 };
 pub use self::rows::{Row, Rows, read_record};
 
@@ -313,8 +315,18 @@ impl Catalog {
     }
 
     /// Returns what is known about a target.
-    pub fn find_target(&self, target: &TargetName) -> Result<Option<TargetRecord>, Error> {
-        self.find(Column::Target, column::target_key(target))
+    pub fn find_target(&self, target: &TargetName) -> Result<Option<Arc<TargetRecord>>, Error> {
+        // Held until the row is there: who writes it meanwhile has it forgotten afterwards.
+        let mut index = self.index();
+        if let Some(known) = index.target(target) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let record = self.find(Column::Target, column::target_key(target))?;
+        let record = record.map(Arc::new);
+        if let Some(record) = &record {
+            index.put_target(record);
+        }
+        Ok(record)
     }
 
     /// Puts what is known about a target, in place of what was known before.
@@ -322,7 +334,43 @@ impl Catalog {
         let mut changes = Changes::default();
         let row = codec::encode(Column::Target, target)?;
         changes.put(Column::Target, column::target_key(&target.target), row);
-        self.0.database.write(changes)
+        let written = self.0.database.write(changes);
+        self.index().forget_target(&target.target);
+        written
+    }
+
+    /// Lists the uploads to a target that are not finished, ordered by repository, then digest.
+    pub fn list_uploads(&self, target: &TargetName) -> Result<Vec<UploadRecord>, Error> {
+        self.list(Column::Upload, &column::target_prefix(target))
+    }
+
+    /// Puts an upload that is not finished, in place of what was known of it before. Survives a kill of the process when the
+    /// call returns, and power loss some seconds later: a synced write per blob would cost more than what it saves.
+    pub fn put_upload(&self, upload: &UploadRecord) -> Result<(), Error> {
+        let UploadRecord {
+            target,
+            repository,
+            digest,
+            ..
+        } = upload;
+        let mut changes = Changes::default();
+        let row = codec::encode(Column::Upload, upload)?;
+        let key = column::upload_key(target, repository, digest);
+        changes.put(Column::Upload, key, row);
+        self.0.database.write_soon(changes)
+    }
+
+    /// Forgets an upload that is finished or given up, with the same durability. That it was not known is a success.
+    pub fn remove_upload(
+        &self,
+        target: &TargetName,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let mut changes = Changes::default();
+        let key = column::upload_key(target, repository, digest);
+        changes.delete(Column::Upload, key);
+        self.0.database.write_soon(changes)
     }
 
     /// Adds a run to the history of its target, together with what is now known about the target, and forgets what is
@@ -347,7 +395,9 @@ impl Catalog {
             }
             changes.delete(Column::Run, key);
         }
-        self.0.database.write(changes)
+        let written = self.0.database.write(changes);
+        self.index().forget_target(&target.target);
+        written
     }
 
     /// Lists the last `limit` runs of a target, newest first. The order is that in which they were committed, whatever

@@ -1,7 +1,8 @@
 //! Makes the database anew where it is lost or damaged.
 //!
 //! Packages, what they keep and their pins come from the record files. Everything else is copied from the old database as
-//! far as that can be read: dropped files, placements, targets, runs, blobs that nobody keeps, jobs. Packages are copied,
+//! far as that can be read: dropped files, placements, targets, runs, blobs that nobody keeps, jobs, unfinished uploads,
+//! what targets hold. Packages are copied,
 //! too, so that one whose record file is lost is not lost with it. What cannot be read again is history: a target is
 //! looked at anew, and a file that is dropped again is known by its package.
 //!
@@ -21,9 +22,9 @@ use super::kept::{self, Kept};
 use super::reconcile::{self, Reconciled};
 use super::record::{
     CondemnedRecord, IngestRecord, JobRecord, PackageRecord, PinRecord, Placement, RunRecord,
-    TargetRecord,
+    TargetRecord, UploadRecord,
 };
-use super::{DATABASE, Error, codec};
+use super::{DATABASE, Error, codec, held};
 use crate::base::{Chain, Class, Classified as _, Digest};
 use crate::sys::fs;
 
@@ -169,5 +170,7 @@ fn check_row(column: Column, key: &[u8], row: &[u8]) -> Result<(), Error> {
         Column::Condemned => decode::<CondemnedRecord>(column, key, row),
         Column::Pin => decode::<PinRecord>(column, key, row),
         Column::Job => decode::<JobRecord>(column, key, row),
+        Column::Upload => decode::<UploadRecord>(column, key, row),
+        Column::Held => held::decode(key, row).map(drop),
     }
 }

@@ -2,6 +2,7 @@
 //! reports show.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -323,6 +324,39 @@ pub struct Placement {
     pub digest: Digest,
     /// When.
     pub placed_at: Timestamp,
+}
+
+/// An upload of a blob to a target that is not finished.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadRecord {
+    /// The target.
+    pub target: TargetName,
+    /// The repository on the target.
+    pub repository: Repository,
+    /// The blob.
+    pub digest: Digest,
+    /// Where the upload goes. Who has it may be able to upload.
+    pub url: String,
+    /// What the registry had of the blob for sure when this was written, in bytes.
+    pub offset_bytes: u64,
+    /// Size of the blob, in bytes.
+    pub size_bytes: u64,
+    /// When the upload was begun.
+    pub begun_at: Timestamp,
+}
+
+impl fmt::Debug for UploadRecord {
+    /// Says nothing of the URL.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UploadRecord")
+            .field("target", &self.target)
+            .field("repository", &self.repository)
+            .field("digest", &self.digest)
+            .field("offset_bytes", &self.offset_bytes)
+            .field("size_bytes", &self.size_bytes)
+            .field("begun_at", &self.begun_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One replication run to one target.

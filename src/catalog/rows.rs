@@ -6,10 +6,11 @@ use serde::de::DeserializeOwned;
 
 use super::column::{self, Column};
 use super::database::{Database, Start};
+use super::held::{self, HeldRecord};
 use super::kept::{Kept, KeptRecord};
 use super::record::{
     CondemnedRecord, Content, IngestRecord, JobRecord, PackageRecord, PinRecord, Placement,
-    RunRecord, TargetRecord,
+    RunRecord, TargetRecord, UploadRecord,
 };
 use super::{DATABASE, Error, codec};
 use crate::base::Digest;
@@ -35,6 +36,10 @@ pub enum Row {
     Pin(PinRecord),
     /// Work that is due by a schedule.
     Job(JobRecord),
+    /// An upload that is not finished.
+    Upload(Box<UploadRecord>),
+    /// What a target holds.
+    Held(HeldRecord),
 }
 
 /// The rows of a database as they are at the moment when it is opened. Nothing of it is in memory.
@@ -124,6 +129,12 @@ fn decode(column: Column, key: &[u8], row: &[u8]) -> Result<Row, Error> {
             let record: JobRecord = decode_json(column, key, row)?;
             check_key(column, key, record.name.as_bytes()).map(|()| Row::Job(record))
         }
+        Column::Upload => {
+            let record: Box<UploadRecord> = decode_json(column, key, row)?;
+            let expected = column::upload_key(&record.target, &record.repository, &record.digest);
+            check_key(column, key, &expected).map(|()| Row::Upload(record))
+        }
+        Column::Held => held::decode(key, row).map(Row::Held),
     }
 }
 

@@ -106,7 +106,7 @@ impl Pass<'_> {
         })?;
         let more: &[Column] = match self.options.depth {
             Depth::Quick => &[Column::Job],
-            Depth::Deep => &[Column::Job, Column::Placement, Column::Run],
+            Depth::Deep => &[Column::Job, Column::Placement, Column::Run, Column::Upload],
         };
         for column in more {
             self.each_row(catalog, *column, |_, _, _| Ok(()))?;

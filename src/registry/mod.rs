@@ -10,8 +10,8 @@
 //! # Layout
 //!
 //! ```text
-//! manifest  blob  listing   operations of the specification
-//!      `-----+-------'
+//! manifest  blob  upload  listing   operations of the specification
+//!      `-----+-----+---------'
 //!      exchange             authorise, send, follow, repeat
 //!      .---+---.
 //!     auth     |            who asks (login, challenge, realm, scope, token)
@@ -28,7 +28,7 @@
 //! # Concurrency
 //!
 //! All methods can be called at once from any number of tasks; how many is the caller's business. Dropping a future
-//! cuts its connection and can leave an upload session behind, which registries expire.
+//! cuts its connection and leaves an upload session behind: [`Uploads`] is where the next call finds it.
 //!
 //! # Failure
 //!
@@ -54,13 +54,13 @@ mod realm;
 mod refusal;
 mod scope;
 mod token;
+mod upload;
 mod wire;
 
 use std::sync::Arc;
 
 use reqwest::Method;
 
-pub use self::blob::{Begun, Session, Uploaded};
 pub use self::error::{Error, User};
 use self::exchange::{Exchange, Operation};
 pub use self::login::{Credentials, DockerConfig, Error as LoginError, ReadConfig};
@@ -68,6 +68,8 @@ pub use self::manifest::ManifestReference;
 pub use self::options::{Options, Timeouts, Transport};
 pub use self::payload::BlobSource;
 use self::scope::Scopes;
+use self::upload::Learned;
+pub use self::upload::{Mount, NoUploads, Unfinished, Uploaded, Uploads};
 pub use self::wire::Counters;
 use self::wire::Request;
 use crate::base::{Clock, SystemClock};
@@ -78,7 +80,10 @@ pub use crate::transport::{
 
 /// A client of one registry.
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Exchange>);
+pub struct Client {
+    exchange: Arc<Exchange>,
+    learned: Arc<Learned>,
+}
 
 impl Client {
     /// Makes a client. Nothing is sent yet.
@@ -92,7 +97,9 @@ impl Client {
         reason = "the credentials in the options belong to the client from here on"
     )]
     pub fn with_clock(options: Options, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        Exchange::new(&options, clock).map(|exchange| Self(Arc::new(exchange)))
+        let learned = Arc::new(Learned::new(Arc::clone(&clock)));
+        let exchange = Arc::new(Exchange::new(&options, clock)?);
+        Ok(Self { exchange, learned })
     }
 
     /// Returns the registry's address, as the options name it.
@@ -121,7 +128,11 @@ impl Client {
     }
 
     fn exchange(&self) -> &Exchange {
-        &self.0
+        &self.exchange
+    }
+
+    fn learned(&self) -> &Learned {
+        &self.learned
     }
 }
 
@@ -151,8 +162,8 @@ mod tests {
         check(client.put_manifest(&repository, &reference, "", bytes::Bytes::new()));
         check(client.find_blob(&repository, &digest));
         check(client.get_blob(&repository, &digest));
-        check(client.begin_upload(&repository, Some((&digest, &repository))));
-        check(client.upload_blob(&repository, &descriptor, &source, Some(&repository)));
+        let mount = Mount::From(&repository);
+        check(client.upload_blob(&repository, &descriptor, &source, mount, &NoUploads));
         check(client.list_tags(&repository));
         check(client.list_repositories());
         check(client.list_referrers(&repository, &digest));

@@ -1,8 +1,9 @@
-//! What a request carries: nothing, bytes, or a blob straight from its file.
+//! What a request carries: nothing, bytes, or a blob or a part of it straight from its file.
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -39,17 +40,22 @@ impl Payload {
             Self::Nothing => 0,
             Self::Form(form) => form.expose().len() as u64,
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Blob(blob) => blob.size_bytes,
+            Self::Blob(blob) => blob.length_bytes(),
         }
     }
 }
 
-/// A blob to be sent.
+/// A blob to be sent, or a part of it.
 #[derive(Clone)]
 pub(super) struct Blob {
     pub(super) digest: Digest,
+    /// Of the whole.
     pub(super) size_bytes: u64,
-    pub(super) source: BlobSource,
+    source: BlobSource,
+    /// What of it is sent, in bytes from its start.
+    range: Range<u64>,
+    /// How much of it was handed to connections, in all requests with it or a part of it.
+    pub(super) handed: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Blob {
@@ -57,6 +63,7 @@ impl fmt::Debug for Blob {
         f.debug_struct("Blob")
             .field("digest", &self.digest)
             .field("size_bytes", &self.size_bytes)
+            .field("range", &self.range)
             .finish_non_exhaustive()
     }
 }
@@ -81,6 +88,30 @@ impl Fault {
 }
 
 impl Blob {
+    /// Returns a whole blob.
+    pub(super) fn new(digest: Digest, size_bytes: u64, source: BlobSource) -> Self {
+        Self {
+            digest,
+            size_bytes,
+            source,
+            range: 0..size_bytes,
+            handed: Arc::default(),
+        }
+    }
+
+    /// Returns a part of it.
+    pub(super) fn part(&self, offset_bytes: u64, length_bytes: u64) -> Self {
+        Self {
+            range: offset_bytes..offset_bytes + length_bytes,
+            ..self.clone()
+        }
+    }
+
+    /// Returns how much of it is sent, in bytes.
+    pub(super) fn length_bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
     /// Opens our copy and returns it as a body, of which `progress` counts the pieces that were taken.
     pub(super) async fn body(
         &self,
@@ -90,23 +121,27 @@ impl Blob {
         let file = self.open().await?;
         let fault = Fault::default();
         let kept = fault.clone();
-        let reader = tokio::fs::File::from_std(file).take(self.size_bytes);
+        let handed = Arc::clone(&self.handed);
+        let reader = tokio::fs::File::from_std(file).take(self.length_bytes());
         let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES)
             .inspect_ok(move |piece| {
                 progress.fetch_add(1, Ordering::Relaxed);
-                tally
-                    .bytes_sent
-                    .fetch_add(piece.len() as u64, Ordering::Relaxed);
+                let count = piece.len() as u64;
+                handed.fetch_add(count, Ordering::Relaxed);
+                tally.bytes_sent.fetch_add(count, Ordering::Relaxed);
             })
             .map_err(move |error| kept.keep(error));
         Ok((reqwest::Body::wrap_stream(pieces), fault))
     }
 
     async fn open(&self) -> Result<File, Error> {
-        let source = Arc::clone(&self.source);
+        let (source, offset_bytes) = (Arc::clone(&self.source), self.range.start);
         let opened = tokio::task::spawn_blocking(move || {
-            let file = source()?;
+            let mut file = source()?;
             let size_bytes = file.metadata()?.len();
+            if offset_bytes > 0 {
+                file.seek(SeekFrom::Start(offset_bytes))?;
+            }
             Ok((file, size_bytes))
         })
         .await

@@ -27,6 +27,8 @@ pub struct Counters {
     pub requests: u64,
     /// Bytes of blobs and manifests that were handed to a connection, those of failed attempts included.
     pub bytes_sent: u64,
+    /// Bytes of blobs that registries had from uploads of earlier processes, and that were not sent again.
+    pub bytes_resumed: u64,
     /// Operations that were tried once more.
     pub retries: u64,
     /// Tokens that were granted.
@@ -38,6 +40,7 @@ pub struct Counters {
 pub(super) struct Tally {
     pub(super) requests: AtomicU64,
     pub(super) bytes_sent: AtomicU64,
+    pub(super) bytes_resumed: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) tokens: AtomicU64,
 }
@@ -48,6 +51,7 @@ impl Tally {
         Counters {
             requests: self.requests.load(Ordering::Relaxed),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            bytes_resumed: self.bytes_resumed.load(Ordering::Relaxed),
             retries: self.retries.load(Ordering::Relaxed),
             tokens: self.tokens.load(Ordering::Relaxed),
         }
@@ -147,7 +151,9 @@ impl Wire {
                     .body(Arc::clone(&progress), Arc::clone(&self.tally))
                     .await?;
                 fault = body_fault;
-                builder.header(CONTENT_LENGTH, blob.size_bytes).body(body)
+                builder
+                    .header(CONTENT_LENGTH, blob.length_bytes())
+                    .body(body)
             }
         };
         self.tally.requests.fetch_add(1, Ordering::Relaxed);

@@ -1,25 +1,30 @@
-//! Carries out a plan against one registry: plain and bounded.
+//! Carries out a plan against one registry: bounded, and in the order that `flow.rs` says.
 //!
 //! # Failure
 //!
 //! A step that fails takes the images down that need it, and no others. A manifest that the registry refuses because a
-//! blob is missing there, although it was known to hold it, is put together again with every blob asked for, once. Where
-//! what is missing was left out of the package, that would bring nothing: such a registry does not take sparse indexes.
+//! blob is missing there, although it was known to hold it, is put together again with every blob asked for, once; what was
+//! known of it is forgotten. Where what is missing was left out of the package, that would bring nothing: such a registry does
+//! not take sparse indexes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{BlobStep, How, ImageState, ImageStep, Plan};
+use super::flow::{BlobJob, Cause, Failures, Flow, ImageJob, Reach, Step};
+use super::held::Held;
+use super::plan::{ContentId, ImageStep, Plan, RepositoryId};
+use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use super::{Error, problem};
 use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
-use crate::base::{Class, Classified as _, Digest, Repository};
+use crate::base::{Class, Classified as _, Digest};
 use crate::catalog::Problem;
-use crate::registry::{self, BlobSource, Client, ManifestReference, Uploaded};
+use crate::registry::{self, BlobSource, Client, ManifestReference, Mount, Uploaded};
 use crate::store::{Lease, Store};
 
 /// What applying needs.
@@ -29,7 +34,11 @@ pub(super) struct Executor<'a> {
     pub(super) store: &'a Store,
     /// On everything that is pushed: renewed with every step.
     pub(super) lease: &'a Lease,
-    /// Requests that move content, in flight at one time.
+    /// What the target is known to hold: added to with every step.
+    pub(super) held: &'a Held<'a>,
+    /// Uploads that are not finished.
+    pub(super) uploads: &'a Ledger<'a>,
+    /// Steps under way at one time.
     pub(super) concurrency: usize,
     pub(super) stop: &'a CancellationToken,
 }
@@ -52,6 +61,13 @@ pub(super) struct BlobCounts {
     pub(super) skipped: u64,
 }
 
+/// What became of a step.
+#[derive(Debug)]
+enum Done {
+    Blob(BlobJob, Result<Moved, Error>),
+    Image(ImageJob, Result<(), Error>),
+}
+
 /// How one blob got to its repository.
 #[derive(Clone, Copy, Debug)]
 enum Moved {
@@ -69,248 +85,264 @@ impl BlobCounts {
             Moved::Skipped => self.skipped += 1,
         }
     }
-
-    const fn add_all(&mut self, other: Self) {
-        self.sent += other.sent;
-        self.mounted += other.mounted;
-        self.skipped += other.skipped;
-    }
 }
 
 impl Executor<'_> {
-    /// Carries out `plan`, which was made from `states`.
-    pub(super) async fn apply(&self, plan: &Plan, states: &[ImageState<'_>]) -> Applied {
-        let mut applied = Applied::default();
-        let is_second = |step: &&BlobStep| {
-            matches!(
-                step.how,
-                How::Mount {
-                    is_second_wave: true,
-                    ..
-                }
-            )
+    /// Carries out `plan`, which was made for `wanted`.
+    pub(super) async fn apply(&self, plan: &Plan, wanted: &[WantedImage]) -> Applied {
+        let work = Work {
+            executor: self,
+            plan,
+            wanted,
+            children: Mutex::default(),
         };
-        let first: Vec<&BlobStep> = plan.blobs.iter().filter(|step| !is_second(step)).collect();
-        let second: Vec<&BlobStep> = plan.blobs.iter().filter(is_second).collect();
-        for wave in [first, second] {
-            self.move_blobs(&wave, states, &mut applied).await;
+        let (flow, failures) = Flow::new(plan, self.concurrency);
+        let mut account = Account {
+            work: &work,
+            flow,
+            applied: Applied::default(),
+        };
+        account.fail(failures, None);
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < self.concurrency
+                && let Some(step) = account.flow.next()
+            {
+                running.push(work.run(step));
+            }
+            match running.next().await {
+                Some(Done::Blob(job, result)) => account.end_blob(&job, result),
+                Some(Done::Image(job, result)) => account.end_image(job, result),
+                None => break,
+            }
         }
-        let mut images = plan.images.as_slice();
-        while let Some(first) = images.first() {
-            let (wave, rest) = images.split_at(images.partition_point(|it| it.wave <= first.wave));
-            self.put_images(wave, states, &mut applied).await;
-            images = rest;
+        self.held.flush();
+        account.applied
+    }
+}
+
+/// Keeps account of what became of the steps of a plan: every one of them ends here.
+struct Account<'a> {
+    work: &'a Work<'a>,
+    flow: Flow<'a>,
+    applied: Applied,
+}
+
+impl Account<'_> {
+    fn end_blob(&mut self, job: &BlobJob, result: Result<Moved, Error>) {
+        let Work { executor, plan, .. } = self.work;
+        match result {
+            Ok(moved) => {
+                self.applied.blobs.add(moved);
+                let repository = plan.repository(job.what.repository);
+                executor
+                    .held
+                    .confirm(repository, plan.digest(job.what.blob));
+                self.flow.arrived(job);
+            }
+            Err(error) => {
+                let failures = self.flow.failed(job, reach(&error));
+                self.fail(failures, Some(&error));
+            }
         }
-        applied
     }
 
-    /// Puts the images of one round in place, those whose blobs and subjects are there.
-    async fn put_images(
-        &self,
-        wave: &[ImageStep],
-        states: &[ImageState<'_>],
-        applied: &mut Applied,
-    ) {
-        let mut ready: Vec<&ImageStep> = Vec::with_capacity(wave.len());
-        for step in wave {
-            if applied.failed.contains_key(&step.index) {
-                continue;
+    fn end_image(&mut self, job: ImageJob, result: Result<(), Error>) {
+        let Work { executor, plan, .. } = self.work;
+        let step = &plan.images[job.at];
+        let omitted = plan.omitted_of(step);
+        let place = &self.work.wanted[step.index].place;
+        match result {
+            Ok(()) => {
+                self.applied.pushed.insert(step.index);
+                self.flow.in_place(job);
+                let digest = self.work.wanted[step.index].root.digest;
+                tracing::info!(
+                    registry = executor.registry.address(),
+                    image = %place,
+                    %digest,
+                    "image is in place"
+                );
             }
-            let is_there = |it: &usize| applied.pushed.contains(it);
-            if step.after.is_empty() || step.after.iter().any(is_there) {
-                ready.push(step);
-                continue;
+            Err(Error::Registry(registry::Error::ManifestBlobUnknown { missing, .. }))
+                if !job.is_again && missing.is_disjoint(omitted) =>
+            {
+                tracing::warn!(image = %place, "registry lacks content that it was known to hold, image is sent again");
+                self.work.forget(step);
+                self.flow.refused(job);
             }
-            let subject = step
-                .after
-                .first()
-                .map(|it| states[*it].wanted.place.clone());
-            let error = Error::SubjectAbsent {
-                subject: subject.map(|it| it.to_string()).unwrap_or_default(),
+            Err(error) => {
+                let error = explain(error, omitted);
+                let failures = self.flow.not_in_place(job);
+                self.fail(failures, Some(&error));
+            }
+        }
+    }
+
+    /// Writes down why images fail: those that fail by a step by this error.
+    fn fail(&mut self, failures: Failures, of_step: Option<&Error>) {
+        let Work { plan, wanted, .. } = self.work;
+        for (at, cause) in failures {
+            let step = &plan.images[at];
+            let subject = format!("image {}", wanted[step.index].place);
+            let problem = match (cause, of_step) {
+                (Cause::Step, Some(error)) => problem(subject, error),
+                (Cause::Step | Cause::Subject, _) => {
+                    let about = step.after.first().map(|index| &wanted[*index].place);
+                    let error = Error::SubjectAbsent {
+                        subject: about.map(ToString::to_string).unwrap_or_default(),
+                    };
+                    problem(subject, &error)
+                }
             };
-            let problem = problem(format!("image {}", step.place), &error);
-            applied.failed.insert(step.index, problem);
+            self.applied.failed.insert(step.index, problem);
         }
-        let ready = &ready;
-        let results = futures_util::stream::iter(0..ready.len())
-            .map(|at| async move {
-                (
-                    at,
-                    self.put_image(ready[at], &states[ready[at].index]).await,
-                )
-            })
-            .buffer_unordered(self.concurrency);
-        futures_util::pin_mut!(results);
-        while let Some((at, result)) = results.next().await {
-            let step = ready[at];
-            match result {
-                Ok(counts) => {
-                    applied.blobs.add_all(counts);
-                    applied.pushed.insert(step.index);
-                    let digest = step.manifests.last().map(|manifest| manifest.digest);
-                    tracing::info!(
-                        registry = self.registry.address(),
-                        image = %step.place,
-                        digest = digest.map(tracing::field::display),
-                        "image is in place"
-                    );
-                }
-                Err(error) => {
-                    let problem = problem(format!("image {}", step.place), &error);
-                    applied.failed.insert(step.index, problem);
-                }
+    }
+}
+
+/// Returns how far a failure to bring a blob reaches.
+fn reach(error: &Error) -> Reach {
+    match error {
+        Error::Stopped | Error::Store(_) => Reach::Blob,
+        Error::Registry(error) => match error.class() {
+            // Damaged content may be damaged here: each try sends all of it.
+            Class::Transient | Class::Full | Class::Corrupt => Reach::Passing,
+            Class::Usage | Class::Rejected | Class::Absent | Class::Denied | Class::Bug => {
+                Reach::Repository
             }
+        },
+        _ => Reach::Repository,
+    }
+}
+
+/// Does the steps of a plan.
+struct Work<'a> {
+    executor: &'a Executor<'a>,
+    plan: &'a Plan,
+    wanted: &'a [WantedImage],
+    /// Manifests that were put by their digests in this run, and where.
+    children: Mutex<HashSet<(RepositoryId, ContentId)>>,
+}
+
+impl Work<'_> {
+    async fn run(&self, step: Step) -> Done {
+        match step {
+            Step::Blob(job) => Done::Blob(job, self.move_blob(&job).await),
+            Step::Image(job) => Done::Image(job, self.put_image(job).await),
         }
     }
 
-    async fn move_blobs(
-        &self,
-        wave: &[&BlobStep],
-        states: &[ImageState<'_>],
-        applied: &mut Applied,
-    ) {
-        // Positions, not steps, go through the stream: a closure over references would not be general enough for a
-        // future that moves between threads.
-        let results = futures_util::stream::iter(0..wave.len())
-            .map(|at| async move {
-                let step = wave[at];
-                let from = match &step.how {
-                    How::Send => None,
-                    How::Mount { from, .. } => Some(from),
-                };
-                (at, self.move_blob(&step.repository, &step.blob, from).await)
-            })
-            .buffer_unordered(self.concurrency);
-        futures_util::pin_mut!(results);
-        while let Some((at, result)) = results.next().await {
-            let step = wave[at];
-            match result {
-                Ok(moved) => applied.blobs.add(moved),
-                Err(error) => {
-                    for index in &step.needed_by {
-                        let place = &states[*index].wanted.place;
-                        applied
-                            .failed
-                            .entry(*index)
-                            .or_insert_with(|| problem(format!("image {place}"), &error));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Brings one blob to one repository, by mount where `from` is given, otherwise after asking whether it is there.
-    async fn move_blob(
-        &self,
-        repository: &Repository,
-        blob: &Descriptor,
-        from: Option<&Repository>,
-    ) -> Result<Moved, Error> {
+    /// Brings one blob to one repository: by mount where it is known from where, otherwise after asking whether it is there.
+    async fn move_blob(&self, job: &BlobJob) -> Result<Moved, Error> {
         self.check_stop()?;
-        self.lease.renew();
-        if from.is_none()
-            && self
-                .registry
-                .find_blob(repository, &blob.digest)
-                .await?
-                .is_some()
-        {
-            return Ok(Moved::Skipped);
-        }
-        let (store, digest) = (self.store.clone(), blob.digest);
+        let Executor {
+            registry,
+            store,
+            lease,
+            uploads,
+            ..
+        } = self.executor;
+        lease.renew();
+        let repository = self.plan.repository(job.what.repository);
+        let blob = self.plan.content(job.what.blob);
+        let digest = blob.digest;
         // A blob that the store lacks is found out here, before a session is opened on the registry.
         store
             .open_blob(&digest)
-            .inspect_err(|error| self.store.suspect_after(digest, error))?;
+            .inspect_err(|error| store.suspect_after(digest, error))?;
+        let content = Store::clone(store);
         let source: BlobSource = Arc::new(move || {
-            let blob = store.open_blob(&digest).map_err(std::io::Error::other)?;
+            let blob = content.open_blob(&digest).map_err(std::io::Error::other)?;
             Ok(blob.file)
         });
-        let uploaded = self
-            .registry
-            .upload_blob(repository, blob, &source, from)
+        let from = job.from.map(|from| self.plan.repository(from));
+        // The mount from itself asks and begins in one request.
+        let mount = from.map_or(Mount::Itself, Mount::From);
+        let uploaded = registry
+            .upload_blob(repository, &blob, &source, mount, *uploads)
             .await
             .inspect_err(|error| {
                 // Either the content has changed on its way or it is damaged here.
                 if error.class() == Class::Corrupt {
-                    self.store.suspect(digest);
+                    store.suspect(digest);
                 }
             })?;
         Ok(match uploaded {
             Uploaded::Mounted => Moved::Mounted,
+            Uploaded::Present => Moved::Skipped,
             Uploaded::Sent { .. } => Moved::Sent,
         })
     }
 
     /// Puts the manifests of one image, children first, its place last.
-    async fn put_image(
-        &self,
-        step: &ImageStep,
-        state: &ImageState<'_>,
-    ) -> Result<BlobCounts, Error> {
-        let omitted = &state.tree.omitted;
-        self.lease.renew();
-        match self.put_manifests(step, &step.manifests).await {
-            Err(Error::Registry(registry::Error::ManifestBlobUnknown { missing, .. }))
-                if missing.is_disjoint(omitted) =>
-            {
-                tracing::warn!(image = %step.place, "registry lacks content that it was known to hold, image is sent again");
-                let counts = self.heal(&step.place.repository, state).await?;
-                let again = self.put_manifests(step, &state.tree.manifests).await;
-                again.map_err(|error| explain(error, omitted))?;
-                Ok(counts)
-            }
-            result => result
-                .map(|()| BlobCounts::default())
-                .map_err(|error| explain(error, omitted)),
-        }
-    }
-
-    async fn put_manifests(&self, step: &ImageStep, manifests: &[Descriptor]) -> Result<(), Error> {
-        let repository = &step.place.repository;
+    async fn put_image(&self, job: ImageJob) -> Result<(), Error> {
+        let step = &self.plan.images[job.at];
+        self.executor.lease.renew();
+        let manifests = if job.is_again {
+            self.plan.manifests_of(step)
+        } else {
+            &step.manifests
+        };
         let (root, children) = manifests.split_last().expect("an image has a manifest");
         for child in children {
-            let by_digest = ManifestReference::Digest(child.digest);
-            self.put_manifest(repository, &by_digest, child).await?;
+            let key = (step.repository, *child);
+            if !job.is_again && self.children().contains(&key) {
+                continue;
+            }
+            let by_digest = ManifestReference::Digest(self.plan.digest(*child));
+            self.put_manifest(step, &by_digest, *child).await?;
+            self.children().insert(key);
         }
-        let reference = manifest_reference(&step.place.reference);
-        self.put_manifest(repository, &reference, root).await
+        let reference = manifest_reference(&self.wanted[step.index].place.reference);
+        self.put_manifest(step, &reference, *root).await
     }
 
     async fn put_manifest(
         &self,
-        repository: &Repository,
+        step: &ImageStep,
         reference: &ManifestReference,
-        manifest: &Descriptor,
+        manifest: ContentId,
     ) -> Result<(), Error> {
         self.check_stop()?;
-        let digest = manifest.digest;
-        let bytes = self
-            .store
+        let Executor {
+            registry,
+            store,
+            held,
+            ..
+        } = self.executor;
+        let Descriptor {
+            media_type, digest, ..
+        } = self.plan.content(manifest);
+        let bytes = store
             .read(&digest, MANIFEST_BYTES_MAX)
-            .inspect_err(|error| self.store.suspect_after(digest, error))?;
-        let media_type = &manifest.media_type;
-        self.registry
-            .put_manifest(repository, reference, media_type, Bytes::from(bytes))
+            .inspect_err(|error| store.suspect_after(digest, error))?;
+        let repository = self.plan.repository(step.repository);
+        registry
+            .put_manifest(repository, reference, &media_type, Bytes::from(bytes))
             .await?;
+        held.confirm(repository, digest);
         Ok(())
     }
 
-    /// Asks for every blob of an image and sends what is not there.
-    async fn heal(
-        &self,
-        repository: &Repository,
-        state: &ImageState<'_>,
-    ) -> Result<BlobCounts, Error> {
-        let mut counts = BlobCounts::default();
-        for blob in &state.tree.blobs {
-            counts.add(self.move_blob(repository, &blob.descriptor, None).await?);
+    /// Forgets that the repository of an image holds what the image consists of.
+    fn forget(&self, step: &ImageStep) {
+        let blobs = self.plan.blobs_of(step).iter();
+        let all = blobs.chain(self.plan.manifests_of(step));
+        let all = all.map(|content| self.plan.digest(*content));
+        let repository = self.plan.repository(step.repository);
+        self.executor.held.forget(repository, all);
+        let mut children = self.children();
+        for manifest in self.plan.manifests_of(step) {
+            children.remove(&(step.repository, *manifest));
         }
-        Ok(counts)
+    }
+
+    fn children(&self) -> MutexGuard<'_, HashSet<(RepositoryId, ContentId)>> {
+        self.children.lock().expect("no holder of this lock panics")
     }
 
     fn check_stop(&self) -> Result<(), Error> {
-        if self.stop.is_cancelled() {
+        if self.executor.stop.is_cancelled() {
             return Err(Error::Stopped);
         }
         Ok(())

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use super::wanted::{Wanted, WantedPackage};
 use super::{Error, Target, problem};
 use crate::base::{Description, Digest, PackageKind, Repository, Tag};
-use crate::catalog::{PackageRecord, Problem, RunCounts};
+use crate::catalog::{Catalog, PackageRecord, Problem, RunCounts};
 use crate::platform::{
     self, Observed, OperatorInfo, Platform, Resource, Verdict, operator_resources, plugin_resource,
 };
@@ -39,6 +39,7 @@ impl WantedResources {
     pub(super) async fn collect(
         target: &Target,
         platform: &Platform,
+        catalog: &Catalog,
         wanted: &Wanted,
         is_complete: impl Fn(&WantedPackage) -> bool,
     ) -> Result<Self, Error> {
@@ -46,22 +47,26 @@ impl WantedResources {
         let packages: Vec<&WantedPackage> = wanted
             .packages
             .iter()
-            .filter(|package| is_complete(package))
+            .filter(|package| has_resources(package.kind) && is_complete(package))
             .collect();
         let has_operator = packages
             .iter()
-            .any(|package| package.record.kind == PackageKind::Operator);
+            .any(|package| package.kind == PackageKind::Operator);
         let pull_registry = if has_operator {
             platform.pull_registry().await?
         } else {
             String::new()
         };
         for package in packages {
-            match resources_of(target, &package.record, &pull_registry) {
-                Ok(resources) => collected.add(&package.record, resources),
+            // One at a time: records of operators have tens of kilobytes. One that was removed meanwhile wants nothing.
+            let Some(record) = catalog.find_package(&package.digest)? else {
+                continue;
+            };
+            match resources_of(target, &record, &pull_registry) {
+                Ok(resources) => collected.add(&record, resources),
                 Err(error) => {
-                    let problem = problem(format!("package {}", package.record.name), &error);
-                    collected.problems.insert(package.record.digest, problem);
+                    let problem = problem(format!("package {}", record.name), &error);
+                    collected.problems.insert(record.digest, problem);
                 }
             }
         }
@@ -86,6 +91,14 @@ impl WantedResources {
                 }),
             }
         }
+    }
+}
+
+/// Returns whether packages of this kind bring resources.
+const fn has_resources(kind: PackageKind) -> bool {
+    match kind {
+        PackageKind::Operator | PackageKind::Plugin => true,
+        PackageKind::Chart | PackageKind::Images | PackageKind::Supplement => false,
     }
 }
 

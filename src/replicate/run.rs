@@ -1,21 +1,21 @@
 //! One run: observe, plan, apply, resources, and what is reported of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applied, Executor, observe};
-use super::plan::{Found, ImageState, Plan};
+use super::held::Held;
+use super::plan::{Found, Plan};
 use super::resources::{self, WantedResources};
+use super::survey::Survey;
 use super::trigger::Reason;
+use super::uploads::Ledger;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
 use super::{Error, Replicate, problem};
-use crate::base::oci::MANIFEST_BYTES_MAX;
-use crate::base::{Class, Classified as _, Digest, Tree, TreeError};
-use crate::catalog::{
-    Content, PackageRecord, Placement, Problem, RunCounts, RunOutcome, RunRecord,
-};
+use crate::base::{Class, Classified as _, Digest, Repository, TreeError};
+use crate::catalog::{Content, Placement, Problem, RunCounts, RunOutcome, RunRecord};
 use crate::store::{self, Lease};
 
 /// The most problems that a record of a run keeps. Chosen, not measured.
@@ -26,7 +26,7 @@ const PROBLEMS_MAX: usize = 100;
 pub(super) struct Run<'a> {
     task: &'a Replicate,
     stop: &'a CancellationToken,
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
     counts: RunCounts,
     /// On everything that the run may push.
     lease: Lease,
@@ -43,16 +43,12 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Returns a run that has done nothing yet. `packages` are in the order in which they became ready.
-    pub(super) fn new(
-        task: &'a Replicate,
-        packages: Vec<PackageRecord>,
-        stop: &'a CancellationToken,
-    ) -> Self {
+    /// Returns a run that has done nothing yet.
+    pub(super) fn new(task: &'a Replicate, wanted: Wanted, stop: &'a CancellationToken) -> Self {
         Self {
             task,
             stop,
-            wanted: Wanted::collect(packages),
+            wanted: Arc::new(wanted),
             counts: RunCounts::default(),
             lease: task.store.lease(),
             gone: BTreeSet::new(),
@@ -116,10 +112,24 @@ impl<'a> Run<'a> {
         self.counts.images_wanted = self.wanted.images.len() as u64;
         let found = self.observe().await?;
         self.counts.images_in_sync = self.in_place.len() as u64;
-        if found.len() > self.in_place.len() {
-            tokio::task::block_in_place(|| self.hold(&found))?;
-            let trees = tokio::task::block_in_place(|| self.read_trees(&found))?;
-            self.bring(&found, &trees).await?;
+        if found.iter().enumerate().any(|it| self.is_behind(it)) {
+            let Replicate {
+                catalog,
+                target,
+                clock,
+                ..
+            } = self.task;
+            let held = Held::new(catalog, &target.name, clock.now())?;
+            let plan = tokio::task::block_in_place(|| {
+                self.hold(&found)?;
+                self.plan(&found, &held)
+            })?;
+            self.bring(&plan, &held).await?;
+        } else if self.image_problems.is_empty() {
+            // What an earlier run has begun is there by now, or wanted no more.
+            let uploads = Ledger::open(&self.task.catalog, &self.task.target.name)?;
+            let (registry, now) = (&self.task.target.registry, self.task.clock.now());
+            uploads.clear(registry, now, |_, _| false).await;
         }
         self.counts.images_failed = self.image_problems.len() as u64;
         self.counts.images_wanted -= self.left_out.len() as u64;
@@ -130,14 +140,14 @@ impl<'a> Run<'a> {
     /// since it was listed. Blocking.
     ///
     /// In this order: what a package keeps that is in the catalog after the lease was taken stays until the run ends.
-    fn hold(&mut self, found: &BTreeMap<usize, Option<Digest>>) -> Result<(), Error> {
-        let is_behind = |image: &usize| found.contains_key(image) && !self.in_place.contains(image);
+    fn hold(&mut self, found: &[Found]) -> Result<(), Error> {
+        let is_behind = |image: &usize| self.is_behind((*image, &found[*image]));
         let mut gone = BTreeSet::new();
         for package in &self.wanted.packages {
             if !package.images.iter().any(is_behind) {
                 continue;
             }
-            let digest = package.record.digest;
+            let digest = package.digest;
             let content = self.task.catalog.find_content(&digest)?;
             for (blob, _) in content.iter().flat_map(Content::entries) {
                 self.lease.add(*blob);
@@ -146,29 +156,26 @@ impl<'a> Run<'a> {
                 gone.insert(digest);
             }
         }
-        self.forget(gone);
-        Ok(())
+        self.forget(gone)
     }
 
     /// Leaves packages out of the run that are no longer in the catalog, and the images that no other package brings.
-    fn forget(&mut self, gone: BTreeSet<Digest>) {
+    fn forget(&mut self, gone: BTreeSet<Digest>) -> Result<(), Error> {
         if gone.is_empty() {
-            return;
+            return Ok(());
         }
         for digest in &gone {
             tracing::debug!(target = %self.task.target.name, package = %digest, "package was removed, the run goes on without it");
         }
         self.gone.extend(gone);
         let packages = self.wanted.packages.iter();
-        let there = packages.filter(|package| !self.gone.contains(&package.record.digest));
+        let there = packages.filter(|package| !self.gone.contains(&package.digest));
         let mut still: BTreeSet<(usize, Digest)> = BTreeSet::new();
         for package in there {
-            let brought: BTreeSet<Digest> = package
-                .record
-                .images
-                .iter()
-                .map(|image| image.digest)
-                .collect();
+            let Some(record) = self.task.catalog.find_package(&package.digest)? else {
+                continue;
+            };
+            let brought: BTreeSet<Digest> = record.images.iter().map(|it| it.digest).collect();
             let images = package
                 .images
                 .iter()
@@ -181,6 +188,7 @@ impl<'a> Run<'a> {
             .map(|(index, _)| index)
             .filter(|index| !self.in_place.contains(index))
             .collect();
+        Ok(())
     }
 
     /// Finds out whether an image cannot be read because its packages were removed from the catalog meanwhile. Then it is
@@ -189,7 +197,7 @@ impl<'a> Run<'a> {
         let mut gone = BTreeSet::new();
         let packages = self.wanted.packages.iter();
         for package in packages.filter(|package| package.images.contains(&index)) {
-            let digest = package.record.digest;
+            let digest = package.digest;
             if self.task.catalog.find_package(&digest)?.is_none() {
                 gone.insert(digest);
             }
@@ -198,12 +206,17 @@ impl<'a> Run<'a> {
             return Ok(false);
         }
         self.in_place.remove(&index);
-        self.forget(gone);
+        self.forget(gone)?;
         Ok(self.left_out.contains(&index))
     }
 
+    /// Returns whether something is to be done about an image that was found so.
+    fn is_behind(&self, (index, found): (usize, &Found)) -> bool {
+        *found != Found::Unknown && !self.in_place.contains(&index)
+    }
+
     /// Asks the registry what is at each place. Returns what could be seen, by index.
-    async fn observe(&mut self) -> Result<BTreeMap<usize, Option<Digest>>, Error> {
+    async fn observe(&mut self) -> Result<Vec<Found>, Error> {
         let registry = &self.task.target.registry;
         let images = &self.wanted.images;
         let concurrency = self.task.options.concurrency;
@@ -219,92 +232,58 @@ impl<'a> Run<'a> {
             return Err(error);
         }
         answers.extend(observe(registry, rest, concurrency).await);
-        let mut found = BTreeMap::new();
+        let mut found = Vec::with_capacity(answers.len());
         for (index, answer) in answers.into_iter().enumerate() {
             match answer {
                 Ok(digest) => {
                     if digest == Some(images[index].root.digest) {
                         self.in_place.insert(index);
                     }
-                    found.insert(index, digest);
+                    found.push(Found::from(digest));
                 }
                 Err(error) => {
                     let subject = subject(&images[index]);
                     self.image_problems.insert(index, problem(subject, &error));
+                    found.push(Found::Unknown);
                 }
             }
         }
         Ok(found)
     }
 
-    /// Reads from the store what each image consists of, those that could not be asked for included: others may be about
-    /// them. Blocking.
-    fn read_trees(
-        &mut self,
-        found: &BTreeMap<usize, Option<Digest>>,
-    ) -> Result<BTreeMap<usize, Arc<Tree>>, Error> {
-        let (store, lease) = (&self.task.store, &self.lease);
-        let mut reader = TreeReader::new(|digest: &Digest| {
-            lease.add(*digest);
-            let content = store.read(digest, MANIFEST_BYTES_MAX);
-            content.inspect_err(|error| store.suspect_after(*digest, error))
-        });
-        let (mut trees, mut unread) = (BTreeMap::new(), Vec::new());
-        let unseen = self.image_problems.keys();
-        let indexes = found.keys().chain(unseen);
-        for index in indexes.filter(|index| !self.left_out.contains(index)) {
-            match reader.read(&self.wanted.images[*index]) {
-                Ok(tree) => {
-                    trees.insert(*index, tree);
-                }
-                Err(error) if found.contains_key(index) => unread.push((*index, error)),
-                // Why it could not be asked for is said already.
-                Err(_) => {}
-            }
-        }
-        for (index, error) in unread {
+    /// Plans what is missing. Blocking.
+    fn plan(&mut self, found: &[Found], held: &Held<'_>) -> Result<Plan, Error> {
+        let wanted = Arc::clone(&self.wanted);
+        let mut survey = Survey::new(&wanted.images, held, found, |image| self.placed(image))?;
+        let store = &self.task.store;
+        for (index, error) in survey.add_behind(store, &self.lease, &self.left_out) {
             if is_absent(&error) && self.is_gone(index)? {
                 continue;
             }
-            let problem = problem(subject(&self.wanted.images[index]), &Error::from(error));
-            self.in_place.remove(&index);
+            let problem = problem(subject(&wanted.images[index]), &Error::from(error));
             self.image_problems.insert(index, problem);
         }
-        Ok(trees)
+        Ok(survey.finish(store, &self.lease, &self.left_out))
     }
 
-    /// Plans and applies what is missing.
-    async fn bring(
-        &mut self,
-        found: &BTreeMap<usize, Option<Digest>>,
-        trees: &BTreeMap<usize, Arc<Tree>>,
-    ) -> Result<(), Error> {
-        let unread = self.unread(trees);
-        let all: BTreeMap<usize, &Tree> = trees
-            .iter()
-            .map(|(index, tree)| (*index, &**tree))
-            .chain(unread.iter().map(|(index, tree)| (*index, tree)))
-            .collect();
-        let mut indexes = Vec::with_capacity(all.len());
-        let mut states = Vec::with_capacity(all.len());
-        for (index, tree) in all {
-            let wanted = &self.wanted.images[index];
-            let is_known = !self.image_problems.contains_key(&index);
-            let found = found.get(&index).filter(|_| is_known);
-            indexes.push(index);
-            states.push(ImageState {
-                wanted,
-                found: found.map_or(Found::Unknown, |found| Found::from(*found)),
-                placed: self.placed(wanted)?,
-                tree,
-            });
-        }
-        let plan = Plan::new(&states);
-        tracing::debug!(target = %self.task.target.name, %plan, "plan");
+    /// Carries out a plan.
+    async fn bring(&mut self, plan: &Plan, held: &Held<'_>) -> Result<(), Error> {
+        let images = &self.wanted.images;
+        tracing::debug!(target = %self.task.target.name, plan = %plan.display(images), "plan");
+        let uploads = Ledger::open(&self.task.catalog, &self.task.target.name)?;
+        // Of an image that could not be looked at, nobody knows what it still wants.
+        let is_all_known = self.image_problems.is_empty();
+        let is_wanted =
+            |repository: &Repository, blob: &Digest| !is_all_known || plan.wants(repository, blob);
+        uploads
+            .clear(&self.task.target.registry, self.task.clock.now(), is_wanted)
+            .await;
         let executor = Executor {
             registry: &self.task.target.registry,
             store: &self.task.store,
             lease: &self.lease,
+            held,
+            uploads: &uploads,
             concurrency: self.task.options.concurrency,
             stop: self.stop,
         };
@@ -312,41 +291,23 @@ impl<'a> Run<'a> {
             pushed,
             failed,
             blobs,
-        } = executor.apply(&plan, &states).await;
+        } = executor.apply(plan, images).await;
         self.counts.blobs_sent += blobs.sent;
         self.counts.blobs_mounted += blobs.mounted;
         self.counts.blobs_skipped += blobs.skipped;
         self.counts.images_pushed += pushed.len() as u64;
-        self.in_place.extend(pushed.iter().map(|at| indexes[*at]));
-        let failed = failed.into_iter();
-        self.image_problems
-            .extend(failed.map(|(at, problem)| (indexes[at], problem)));
+        self.in_place.extend(pushed);
+        self.image_problems.extend(failed);
         for conflict in &plan.conflicts {
+            let image = &images[conflict.index];
             let error = Error::Conflict {
-                wanted: conflict.wanted,
+                wanted: image.root.digest,
                 found: conflict.found,
             };
-            let problem = problem(format!("image {}", conflict.place), &error);
-            self.image_problems.insert(indexes[conflict.index], problem);
+            let problem = problem(subject(image), &error);
+            self.image_problems.insert(conflict.index, problem);
         }
         Ok(())
-    }
-
-    /// Returns what is known of images with problems that could not be read: their outermost manifests.
-    fn unread(&self, trees: &BTreeMap<usize, Arc<Tree>>) -> Vec<(usize, Tree)> {
-        let unread = self.image_problems.keys();
-        let unread = unread.filter(|index| !trees.contains_key(index));
-        unread
-            .map(|index| {
-                let tree = Tree {
-                    manifests: vec![self.wanted.images[*index].root.clone()],
-                    blobs: Vec::new(),
-                    omitted: BTreeSet::new(),
-                    subjects: BTreeSet::new(),
-                };
-                (*index, tree)
-            })
-            .collect()
     }
 
     /// Returns the digest that we put to the place of an image last.
@@ -388,9 +349,16 @@ impl<'a> Run<'a> {
             return;
         };
         let is_complete = |package: &WantedPackage| {
-            self.has_images(package) && !self.gone.contains(&package.record.digest)
+            self.has_images(package) && !self.gone.contains(&package.digest)
         };
-        let collected = WantedResources::collect(target, platform, &self.wanted, is_complete).await;
+        let collected = WantedResources::collect(
+            target,
+            platform,
+            &self.task.catalog,
+            &self.wanted,
+            is_complete,
+        )
+        .await;
         self.package_problems = match collected {
             Ok(resources) => {
                 let timeout = self.task.options.verdict_timeout;
@@ -400,7 +368,7 @@ impl<'a> Run<'a> {
                 let problem = problem(format!("platform of {}", target.name), &error);
                 let packages = self.wanted.packages.iter();
                 packages
-                    .map(|package| (package.record.digest, problem.clone()))
+                    .map(|package| (package.digest, problem.clone()))
                     .collect()
             }
         };
@@ -416,48 +384,10 @@ impl<'a> Run<'a> {
         let packages = self.wanted.packages.iter();
         packages
             .filter(|package| self.has_images(package))
-            .map(|package| package.record.digest)
+            .map(|package| package.digest)
             .filter(|digest| !self.package_problems.contains_key(digest))
             .filter(|digest| !self.gone.contains(digest))
             .collect()
-    }
-}
-
-/// What was left out of an image, which may differ from package to package, and what the rest consists of.
-type Known<'w> = (&'w BTreeSet<Digest>, Arc<Tree>);
-
-/// Reads what images consist of, once for each: thousands of names may stand for one large index.
-struct TreeReader<'w, F> {
-    read: F,
-    known: HashMap<Digest, Vec<Known<'w>>>,
-}
-
-impl<'w, F, E> TreeReader<'w, F>
-where
-    F: FnMut(&Digest) -> Result<Vec<u8>, E>,
-    E: std::error::Error + 'static,
-{
-    fn new(read: F) -> Self {
-        Self {
-            read,
-            known: HashMap::new(),
-        }
-    }
-
-    fn read(&mut self, image: &'w WantedImage) -> Result<Arc<Tree>, TreeError<E>> {
-        let known = self.known.entry(image.root.digest).or_default();
-        if let Some((_, tree)) = known.iter().find(|(omitted, _)| **omitted == image.omitted) {
-            return Ok(Arc::clone(tree));
-        }
-        let tree = Tree::read(&image.root, |manifest| {
-            if image.omitted.contains(&manifest.digest) {
-                return Ok(None);
-            }
-            (self.read)(&manifest.digest).map(Some)
-        })?;
-        let tree = Arc::new(tree);
-        known.push((&image.omitted, Arc::clone(&tree)));
-        Ok(tree)
     }
 }
 
@@ -521,57 +451,5 @@ fn log(run: &RunRecord) {
             "{}",
             problem.message
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::wanted::Place;
-    use super::*;
-    use crate::base::oci::Descriptor;
-
-    #[test]
-    fn an_image_of_several_names_is_read_once_unless_other_parts_were_left_out() {
-        let blob = |content: &str| {
-            let (digest, size) = (Digest::of(content.as_bytes()), content.len());
-            format!(r#"{{"mediaType":"m","digest":"{digest}","size":{size}}}"#)
-        };
-        let child = format!(r#"{{"config":{},"layers":[]}}"#, blob("config"));
-        let index = format!(r#"{{"manifests":[{}]}}"#, blob(&child));
-        let child_digest = Digest::of(child.as_bytes());
-        let image = |tag: &str, omitted: BTreeSet<Digest>| WantedImage {
-            place: Place {
-                repository: "a".parse().unwrap(),
-                reference: Reference::Tag(tag.parse().unwrap()),
-            },
-            root: Descriptor {
-                media_type: "m".to_owned(),
-                digest: Digest::of(index.as_bytes()),
-                size_bytes: index.len() as u64,
-            },
-            ours: BTreeSet::new(),
-            omitted,
-        };
-        let mut images: Vec<WantedImage> = ["v1", "v2", "v3"]
-            .map(|tag| image(tag, BTreeSet::new()))
-            .into();
-        images.push(image("v4", BTreeSet::from([child_digest])));
-        let mut reads = Vec::new();
-        let mut reader = TreeReader::new(|digest: &Digest| {
-            reads.push(*digest);
-            let content = if *digest == child_digest {
-                &child
-            } else {
-                &index
-            };
-            Ok::<_, std::convert::Infallible>(content.clone().into_bytes())
-        });
-        let trees: Vec<usize> = images
-            .iter()
-            .map(|image| reader.read(image).unwrap().manifests.len())
-            .collect();
-        assert_eq!(trees, [2, 2, 2, 1]);
-        let root = images[0].root.digest;
-        assert_eq!(reads, [root, child_digest, root]);
     }
 }

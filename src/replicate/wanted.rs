@@ -1,14 +1,14 @@
 //! What a target should hold: all ready packages that its filter lets through.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use crate::base::oci::Descriptor;
-use crate::base::{Digest, NamePattern, PackageName, Repository, Tag, Timestamp};
-use crate::catalog::{PackageRecord, PackageSummary};
+use crate::base::{Digest, NamePattern, PackageKind, PackageName, Repository, Tag, Timestamp};
+use crate::catalog::{ImageRecord, PackageRecord, PackageSummary};
 
 /// Where an image lives on a target. The host is the target's.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Place {
     /// Path below the host, as packaged.
     pub repository: Repository,
@@ -17,7 +17,7 @@ pub struct Place {
 }
 
 /// By what an image is asked for in its repository.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reference {
     /// A tag: may point elsewhere tomorrow.
     Tag(Tag),
@@ -41,8 +41,8 @@ pub struct WantedImage {
     pub place: Place,
     /// Its outermost manifest.
     pub root: Descriptor,
-    /// What packages of ours have brought to this place, this image included: what may be replaced there.
-    pub ours: BTreeSet<Digest>,
+    /// What other packages of ours have brought to this place: what may be replaced there.
+    pub earlier: Vec<Digest>,
     /// Manifests that its indexes name and that every package which brings it has left out.
     pub omitted: BTreeSet<Digest>,
 }
@@ -50,13 +50,15 @@ pub struct WantedImage {
 /// A package that a target should hold.
 #[derive(Clone, Debug)]
 pub struct WantedPackage {
-    /// The package.
-    pub record: PackageRecord,
-    /// Its images, as indexes into [`Wanted::images`].
-    pub images: Vec<usize>,
+    /// Digest of its file.
+    pub digest: Digest,
+    /// What it is for.
+    pub kind: PackageKind,
+    /// Its images, as indexes into [`Wanted::images`], each once.
+    pub images: Box<[usize]>,
 }
 
-/// What a target should hold.
+/// What a target should hold. Of packages only what planning needs is in memory: their records are read one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// The packages, in the order in which they became ready.
@@ -70,46 +72,73 @@ impl Wanted {
     ///
     /// Where two packages bring different images to one place, the later one wins, as it would if they had been pushed
     /// one after the other.
-    pub fn collect(packages: Vec<PackageRecord>) -> Self {
-        let mut places: BTreeMap<Place, WantedImage> = BTreeMap::new();
-        for package in &packages {
-            for image in &package.images {
-                let place = place_of(image);
-                let wanted = places.entry(place.clone()).or_insert_with(|| WantedImage {
-                    place,
-                    root: descriptor_of(image),
-                    ours: BTreeSet::new(),
-                    omitted: package.omitted.clone(),
-                });
-                if wanted.root.digest == image.digest {
-                    // What one package leaves out another one may bring.
-                    wanted.omitted.retain(|it| package.omitted.contains(it));
-                } else {
-                    wanted.omitted.clone_from(&package.omitted);
-                }
-                wanted.root = descriptor_of(image);
-                wanted.ours.insert(image.digest);
-            }
+    pub fn collect(packages: impl IntoIterator<Item = PackageRecord>) -> Self {
+        let mut wanted = Self::default();
+        let mut places: HashMap<Place, usize> = HashMap::new();
+        for package in packages {
+            let images = package.images.iter();
+            let images = images.map(|image| wanted.add(&mut places, image, &package.omitted));
+            let images: BTreeSet<usize> = images.collect();
+            wanted.packages.push(WantedPackage {
+                digest: package.digest,
+                kind: package.kind,
+                images: images.into_iter().collect(),
+            });
         }
-        let index: BTreeMap<Place, usize> = places
-            .keys()
-            .enumerate()
-            .map(|(index, place)| (place.clone(), index))
-            .collect();
-        let packages = packages
-            .into_iter()
-            .map(|record| {
-                let images = record.images.iter().map(|image| index[&place_of(image)]);
-                let images: BTreeSet<usize> = images.collect();
-                WantedPackage {
-                    images: images.into_iter().collect(),
-                    record,
-                }
-            })
-            .collect();
-        Self {
-            packages,
-            images: places.into_values().collect(),
+        drop(places);
+        wanted.sort();
+        wanted
+    }
+
+    /// Adds an image of a package that leaves these out. Returns its index.
+    fn add(
+        &mut self,
+        places: &mut HashMap<Place, usize>,
+        image: &ImageRecord,
+        omitted: &BTreeSet<Digest>,
+    ) -> usize {
+        let place = place_of(image);
+        let Some(index) = places.get(&place) else {
+            let index = self.images.len();
+            self.images.push(WantedImage {
+                place: place.clone(),
+                root: descriptor_of(image),
+                earlier: Vec::new(),
+                omitted: omitted.clone(),
+            });
+            places.insert(place, index);
+            return index;
+        };
+        let wanted = &mut self.images[*index];
+        if wanted.root.digest == image.digest {
+            // What one package leaves out another one may bring.
+            wanted.omitted.retain(|it| omitted.contains(it));
+        } else {
+            let before = wanted.root.digest;
+            wanted.earlier.retain(|it| *it != image.digest);
+            wanted.earlier.push(before);
+            wanted.omitted.clone_from(omitted);
+        }
+        wanted.root = descriptor_of(image);
+        *index
+    }
+
+    /// Orders the images by place.
+    fn sort(&mut self) {
+        let mut order: Vec<usize> = (0..self.images.len()).collect();
+        order
+            .sort_unstable_by(|one, other| self.images[*one].place.cmp(&self.images[*other].place));
+        let mut rank = vec![0; order.len()];
+        for (at, index) in order.into_iter().enumerate() {
+            rank[index] = at;
+        }
+        self.images
+            .sort_unstable_by(|one, other| one.place.cmp(&other.place));
+        for package in &mut self.packages {
+            for image in &mut package.images {
+                *image = rank[*image];
+            }
+            package.images.sort_unstable();
         }
     }
 }
@@ -123,7 +152,7 @@ pub fn lag<'p>(
     ages.max()
 }
 
-fn place_of(image: &crate::catalog::ImageRecord) -> Place {
+pub(super) fn place_of(image: &ImageRecord) -> Place {
     let reference = match (image.reference.digest(), image.reference.tag()) {
         (_, Some(tag)) => Reference::Tag(tag.clone()),
         (_, None) => Reference::Digest(image.digest),
@@ -134,7 +163,7 @@ fn place_of(image: &crate::catalog::ImageRecord) -> Place {
     }
 }
 
-fn descriptor_of(image: &crate::catalog::ImageRecord) -> Descriptor {
+fn descriptor_of(image: &ImageRecord) -> Descriptor {
     Descriptor {
         media_type: image.media_type.clone(),
         digest: image.digest,
@@ -160,9 +189,10 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::base::PackageKind;
-    use crate::catalog::{ImageRecord, Provenance};
+    use crate::catalog::Provenance;
 
     /// A package with one image at `a/b:1` that leaves these out.
     fn package(image: &[u8], omitted: &[Digest]) -> PackageRecord {
@@ -214,5 +244,36 @@ mod tests {
         // Another image at the same place starts anew.
         let newer = package(b"newer", &[one]);
         assert_eq!(omitted(vec![whole(), newer]), BTreeSet::from([one]));
+    }
+
+    #[test]
+    fn what_an_earlier_package_has_brought_to_a_place_may_be_replaced() {
+        let images: [&[u8]; 4] = [b"one", b"two", b"three", b"two"];
+        let wanted = Wanted::collect(images.map(|image| package(image, &[])));
+        assert_eq!(wanted.images[0].root.digest, Digest::of(b"two"));
+        let earlier = [Digest::of(b"one"), Digest::of(b"three")];
+        assert_eq!(wanted.images[0].earlier, earlier);
+    }
+
+    #[test]
+    fn packages_know_their_images_whatever_the_order_of_places() {
+        let mut several = package(b"image", &[]);
+        let image = several.images.remove(0);
+        for name in ["z/z:1", "a/b:1", "m/n:1", "a/b:1"] {
+            let reference = format!("registry.example/{name}").parse().unwrap();
+            several.images.push(ImageRecord {
+                reference,
+                ..image.clone()
+            });
+        }
+        let wanted = Wanted::collect([several, package(b"image", &[])]);
+        let places: Vec<String> = wanted
+            .images
+            .iter()
+            .map(|it| it.place.to_string())
+            .collect();
+        assert_eq!(places, ["a/b:1", "m/n:1", "z/z:1"]);
+        assert_eq!(*wanted.packages[0].images, [0, 1, 2]);
+        assert_eq!(*wanted.packages[1].images, [0]);
     }
 }

@@ -157,7 +157,7 @@ impl Planner {
         for destination in &self.destinations {
             let name = &destination.name;
             let record = self.catalog.find_target(name)?;
-            let mut synced = record.map_or_else(Vec::new, |record| record.synced_packages);
+            let mut synced = record.map_or_else(Vec::new, |record| record.synced_packages.clone());
             synced.sort_unstable();
             let placements = self.catalog.list_placements(name)?;
             let hash =

@@ -166,14 +166,14 @@ impl Bench {
             .find_target(&"global-a".parse().unwrap())
             .unwrap()
             .unwrap();
-        let run = target.last_run.unwrap();
+        let run = target.last_run.as_ref().unwrap();
         assert_eq!(run.problems, []);
         assert_eq!(run.outcome, RunOutcome::InSync);
         assert_eq!(
             (run.counts.images_wanted, run.counts.images_pushed),
             (wanted, pushed)
         );
-        target.synced_packages
+        target.synced_packages.clone()
     }
 }
 

@@ -27,3 +27,4 @@ mod signatures;
 mod soak;
 mod support;
 mod systemd;
+mod uploads;

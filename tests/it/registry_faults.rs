@@ -9,7 +9,8 @@ use base64::Engine as _;
 use violetd::base::oci::{Descriptor, MANIFEST_BYTES_MAX, MEDIA_TYPE_MANIFEST};
 use violetd::base::{Class, Classified as _, Digest, Repository, Secret, Tag};
 use violetd::registry::{
-    Begun, BlobSource, Client, Credentials, Error, ManifestReference, Options, Timeouts, Uploaded,
+    BlobSource, Client, Credentials, Error, ManifestReference, Mount, NoUploads, Options, Timeouts,
+    Uploaded,
 };
 
 use crate::support::{PASSWORD, Scripted, USERNAME, on, within};
@@ -48,9 +49,9 @@ fn source() -> BlobSource {
     })
 }
 
-async fn upload(client: &Client, mount_from: Option<&Repository>) -> Result<Uploaded, Error> {
+async fn upload(client: &Client, mount: Mount<'_>) -> Result<Uploaded, Error> {
     client
-        .upload_blob(&repository(), &blob(), &source(), mount_from)
+        .upload_blob(&repository(), &blob(), &source(), mount, &NoUploads)
         .await
 }
 
@@ -264,12 +265,13 @@ async fn a_mount_that_becomes_a_session_is_used_with_its_relative_location() {
     .await;
     let client = Client::new(server.options()).unwrap();
     let from: Repository = "b".parse().unwrap();
-    let uploaded = client
-        .upload_blob(&repository(), &blob(), &source(), Some(&from))
-        .await
-        .unwrap();
+    let uploaded = upload(&client, Mount::From(&from)).await.unwrap();
     let bytes = CONTENT.len() as u64;
-    assert_eq!(uploaded, Uploaded::Sent { bytes });
+    let expected = Uploaded::Sent {
+        bytes,
+        resumed_bytes: 0,
+    };
+    assert_eq!(uploaded, expected);
     assert_eq!(client.counters().bytes_sent, bytes);
     let put = &server.finish()[1];
     assert_eq!(&put.body[..], CONTENT);
@@ -295,7 +297,7 @@ async fn a_mount_that_is_refused_becomes_an_upload() {
     .await;
     let client = Client::new(server.options()).unwrap();
     let from: Repository = "b".parse().unwrap();
-    let uploading = upload(&client, Some(&from));
+    let uploading = upload(&client, Mount::From(&from));
     assert!(matches!(uploading.await.unwrap(), Uploaded::Sent { .. }));
 }
 
@@ -313,7 +315,7 @@ async fn an_upload_whose_answer_was_lost_is_not_sent_again() {
     ])
     .await;
     let client = Client::new(server.options()).unwrap();
-    let uploading = upload(&client, None);
+    let uploading = upload(&client, Mount::No);
     assert!(matches!(uploading.await.unwrap(), Uploaded::Sent { .. }));
     assert_eq!(client.counters().bytes_sent, CONTENT.len() as u64);
 }
@@ -338,7 +340,7 @@ async fn a_session_that_is_lost_is_begun_anew() {
     ])
     .await;
     let client = Client::new(server.options()).unwrap();
-    let uploading = upload(&client, None);
+    let uploading = upload(&client, Mount::No);
     assert!(matches!(uploading.await.unwrap(), Uploaded::Sent { .. }));
 }
 
@@ -369,7 +371,7 @@ async fn what_will_not_pass_by_itself_is_not_repeated() {
         ])
         .await;
         let client = Client::new(server.options()).unwrap();
-        let uploading = upload(&client, None);
+        let uploading = upload(&client, Mount::No);
         assert_eq!(uploading.await.unwrap_err().class(), class, "{status}");
         assert_eq!(client.counters().retries, 0);
         server.finish();
@@ -392,7 +394,7 @@ async fn our_own_copy_must_be_readable_and_of_its_size() {
         .await;
         let client = Client::new(server.options()).unwrap();
         let (repository, blob) = (repository(), blob());
-        let uploading = client.upload_blob(&repository, &blob, &source, None);
+        let uploading = client.upload_blob(&repository, &blob, &source, Mount::No, &NoUploads);
         assert_eq!(uploading.await.unwrap_err().class(), class);
         server.finish();
     }
@@ -428,16 +430,7 @@ async fn credentials_never_go_to_another_server() {
     .await;
     let client = Client::new(known(server.options())).unwrap();
     drop(client.get_blob(&repository(), &digest).await.unwrap());
-    let begun = client.begin_upload(&repository(), None).await.unwrap();
-    let Begun::Session(session) = begun else {
-        panic!("{begun:?}");
-    };
-    assert!(session.location().starts_with(&elsewhere));
-    let size_bytes = CONTENT.len() as u64;
-    client
-        .put_blob(session, &digest, size_bytes, &source())
-        .await
-        .unwrap();
+    upload(&client, Mount::No).await.unwrap();
     for request in storage.finish() {
         assert_eq!(request.header("authorization"), "");
     }

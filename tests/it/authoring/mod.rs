@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use violetd::base::oci::{Descriptor, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST};
 use violetd::base::{Digest, Repository};
-use violetd::registry::{BlobSource, Client, ManifestReference};
+use violetd::registry::{BlobSource, Client, ManifestReference, Mount, NoUploads};
 
 use crate::support::{Auth, Images, Placed, TestRegistry, noise, run_program, write};
 
@@ -133,7 +133,7 @@ impl Origin {
                 digest: *digest,
                 size_bytes: content.len() as u64,
             };
-            let upload = client.upload_blob(&repository, &blob, &source, None);
+            let upload = client.upload_blob(&repository, &blob, &source, Mount::No, &NoUploads);
             runtime.block_on(upload).unwrap();
         }
         let by_digest = self.app.manifests.iter().chain(&self.untagged);

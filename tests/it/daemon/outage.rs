@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use chrono::Days;
 use hyper::Method;
 use violetd::base::{Clock as _, SystemClock, TargetName};
-use violetd::catalog::Catalog;
+use violetd::catalog::{Catalog, TargetRecord};
 
 use super::{assert_holds, blobs_of, count, problems, target};
 use crate::support::{Auth, Daemon, Fault, Images, Package, Proxy, Setup, TestRegistry, noise};
@@ -112,7 +112,8 @@ fn a_run_that_was_missed_is_caught_up_where_that_is_wanted() {
     let then = SystemClock.now() - Days::new(5 * 366);
     for name in ["global-a", "global-b"] {
         let name: TargetName = name.parse().unwrap();
-        let mut record = catalog.find_target(&name).unwrap().unwrap();
+        let record = catalog.find_target(&name).unwrap().unwrap();
+        let mut record = TargetRecord::clone(&record);
         assert!(record.last_scheduled_at.is_some());
         record.last_scheduled_at = Some(then);
         catalog.put_target(&record).unwrap();

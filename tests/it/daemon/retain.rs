@@ -33,7 +33,7 @@ pub(super) fn drop_all(daemon: &Daemon, packages: &[Package]) {
 }
 
 /// Runs a command that is expected to succeed, and returns what it prints for programs.
-pub(super) fn ask(setup: &Setup, arguments: &[&str]) -> Value {
+pub(crate) fn ask(setup: &Setup, arguments: &[&str]) -> Value {
     let mut all = arguments.to_vec();
     all.extend(["--output", "json"]);
     let output = setup.run(&all);

@@ -6,7 +6,7 @@
 //! | variable | meaning | default |
 //! |---|---|---|
 //! | `VIOLETD_KILLS` | how often the daemon is killed | 6 |
-//! | `VIOLETD_SOAK_SECONDS` | how long the load lasts | 5 |
+//! | `VIOLETD_SOAK_SECONDS` | how long the load lasts | 10 |
 //! | `VIOLETD_CRASH_SEED` | seed of what is random | 1 |
 //!
 //! By the command line, for hours or for the record:
@@ -52,7 +52,8 @@ impl Works {
         let tag: &'static str = format!("v1.{version}.0").leak();
         let mut images = Images::default();
         images.add(repository, tag, &layers);
-        Package::operator(&format!("soak-{name}.v1.{version}.0"), images)
+        let file_stem = format!("soak-{name}.v1.{version}.0");
+        Package::release(&format!("soak-{name}"), &file_stem, images)
     }
 }
 

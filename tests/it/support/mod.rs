@@ -1,6 +1,7 @@
 //! Servers for tests, each started with one call and stopped when it is dropped.
 //!
 //! - [`TestRegistry`]: the real docker-registry, with or without TLS, passwords, tokens, writes.
+//! - [`Distribution`]: keeps what came of an upload that was cut, or nothing, and counts.
 //! - [`TokenServer`]: hands out the tokens that such a registry wants.
 //! - [`Proxy`]: stands before a server, counts, and breaks what it is told to.
 //! - [`Scripted`]: a server that answers by a script and fails the test at any other request.
@@ -16,6 +17,7 @@
 
 mod authority;
 mod daemon;
+mod distribution;
 mod docker_registry;
 pub(crate) mod fake_acp;
 mod forward;
@@ -39,6 +41,7 @@ pub(crate) use self::authority::{Authority, Certificate};
 pub(crate) use self::daemon::{
     Daemon, Setup, drop_into, get, metric, names, reason_of, run_program, show,
 };
+pub(crate) use self::distribution::{Behaviour, Distribution, Keeps, Mounts, Received};
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
 pub(crate) use self::forward::Forward;
 pub(crate) use self::mount::{Mount, may_mount};

@@ -489,46 +489,6 @@ async fn a_large_blob_whose_last_answer_was_lost_is_not_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_ends_before_the_last_request_is_replaced_and_no_byte_is_sent_again() {
-    let size_bytes = CHUNK_BYTES;
-    let blob = Blob::new(size_bytes);
-    let digest = blob.descriptor.digest.to_string().replace(':', "%3A");
-    let refused = |method, target: &str| {
-        on(method, target)
-            .answer(401)
-            .header("www-authenticate", r#"Bearer realm="/t""#)
-    };
-    let token = |text: &str| {
-        on("GET", "/t?scope=repository%3Aa%3Apull%2Cpush")
-            .body(format!(r#"{{"token":"{text}","expires_in":600}}"#))
-    };
-    let end = format!("/v2/a/blobs/uploads/7?digest={digest}");
-    let server = Scripted::start(vec![
-        refused("POST", "/v2/a/blobs/uploads/"),
-        token("first"),
-        on("POST", "/v2/a/blobs/uploads/")
-            .answer(202)
-            .header("location", "/v2/a/blobs/uploads/7"),
-        on("PATCH", "/v2/a/blobs/uploads/7")
-            .answer(202)
-            .header("location", "/v2/a/blobs/uploads/7")
-            .header("range", format!("0-{}", size_bytes - 1)),
-        refused("PUT", &end),
-        token("second"),
-        on("PUT", &end).answer(201),
-    ])
-    .await;
-    let client = Client::new(server.options()).unwrap();
-    assert_eq!(blob.send(&client, &NoUploads).await, (size_bytes, 0));
-    assert_eq!(client.counters().bytes_sent, size_bytes);
-    assert_eq!(client.counters().retries, 0);
-    let requests = server.finish();
-    assert_eq!(requests[3].header("authorization"), "Bearer first");
-    assert_eq!(requests[6].header("authorization"), "Bearer second");
-    assert_eq!(requests[6].header("content-length"), "0");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_that_does_not_follow_is_sent_from_where_the_registry_is() {
     let blob = Blob::new(CHUNK_BYTES + 5);
     let digest = blob.descriptor.digest.to_string().replace(':', "%3A");

@@ -252,7 +252,7 @@ pub(super) fn digest_of(column: Column, key: &[u8]) -> Result<Digest, Error> {
     column::digest_of_key(key).ok_or_else(|| garbled(column, key))
 }
 
-fn garbled(column: Column, key: &[u8]) -> Error {
+pub(super) fn garbled(column: Column, key: &[u8]) -> Error {
     Error::Garbled {
         column: column.name(),
         key: codec::printable(key),

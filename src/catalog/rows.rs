@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::column::{self, Column};
 use super::database::{Database, Start};
 use super::held::{self, HeldRecord};
+use super::index::{digest_of, garbled};
 use super::kept::{Kept, KeptRecord};
 use super::record::{
     CondemnedRecord, Content, IngestRecord, JobRecord, PackageRecord, PinRecord, Placement,
@@ -142,23 +143,12 @@ fn decode_json<T: DeserializeOwned>(column: Column, key: &[u8], row: &[u8]) -> R
     codec::decode(column, key, row)
 }
 
-fn digest_of(column: Column, key: &[u8]) -> Result<Digest, Error> {
-    column::digest_of_key(key).ok_or_else(|| garbled(column, key))
-}
-
 /// Returns an error where a record lies under another key than its own.
 fn check_key(column: Column, key: &[u8], expected: &[u8]) -> Result<(), Error> {
     if key == expected {
         return Ok(());
     }
     Err(garbled(column, key))
-}
-
-fn garbled(column: Column, key: &[u8]) -> Error {
-    Error::Garbled {
-        column: column.name(),
-        key: codec::printable(key),
-    }
 }
 
 /// Returns a key as people write it: a digest in hex, a text as it is.

@@ -7,11 +7,12 @@ use url::Url;
 use super::address::{Address, Endpoint, Host};
 use super::error::{Flaw, Problem};
 use super::secret::SecretSource;
-use super::sections::absolute;
+use super::sections::{absolute, out_of_range};
 use super::settings::RegistrySettings;
 use super::target::{
     Credentials, HTTP_PORT, HTTPS_PORT, LOGIN, LoginKeys, Role, Section, Tls, Transport,
 };
+use crate::base::ByteCount;
 
 /// The kinds of proxies.
 const PROXY_SCHEMES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
@@ -36,6 +37,8 @@ pub struct Registry {
     pub identity: Option<Identity>,
     /// The proxy on the way.
     pub proxy: Option<Proxy>,
+    /// The most bytes of blobs that are sent per second. At least 1; none is without limit.
+    pub bandwidth_max: Option<ByteCount>,
 }
 
 /// A certificate and where its key is.
@@ -126,6 +129,9 @@ impl Section {
         if role == Role::Standby && !settings.no_auth && !has_login {
             return Err(Flaw::new(self.0.as_str(), Problem::StandbyWithoutAccess));
         }
+        if settings.bandwidth_max == Some(ByteCount(0)) {
+            return Err(out_of_range(self.key("bandwidth_max"), "at least 1", "0"));
+        }
         let registry = Registry {
             address,
             connect_to: self.connect_to(settings.connect_to)?,
@@ -134,6 +140,7 @@ impl Section {
             docker_config,
             identity,
             proxy,
+            bandwidth_max: settings.bandwidth_max,
         };
         match (&registry.connect_to, registry.resolver()) {
             (Some(_), Some(url)) => {

@@ -100,6 +100,7 @@ pub(super) struct TargetSettings {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RegistrySettings {
     pub(super) address: Option<String>,
+    pub(super) bandwidth_max: Option<ByteCount>,
     pub(super) plain_http: bool,
     pub(super) connect_to: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
@@ -291,6 +292,7 @@ impl Settings {
                 role: Some(Role::Primary),
                 registry: RegistrySettings {
                     address: text(),
+                    bandwidth_max: Some(ByteCount(1)),
                     connect_to: text(),
                     ca_file: path(),
                     client_cert_file: path(),

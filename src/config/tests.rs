@@ -47,6 +47,7 @@ packages = ["redis-*", "mysql"]
 [target.registry]
 address = "Registry.Example.:5000"
 connect_to = "192.0.2.20"
+bandwidth_max = "20MB"
 plain_http = true
 username = "mirror"
 password = { credential = "registry" }
@@ -165,7 +166,7 @@ fn environment_wins_over_the_file() {
         ("VIOLETD_LOG__LEVEL", "debug"),
         ("VIOLETD_STATE_DIR", "/srv/violetd"),
         ("VIOLETD_VERIFY__KEYRING", "/a, /b"),
-        ("VIOLETD_REPLICATE__CONCURRENCY", "8"),
+        ("VIOLETD_REPLICATE__CONCURRENCY", "9"),
         ("VIOLETD_DISK__LOW_BYTES", "7GiB"),
         // None of these is a key.
         ("VIOLETD_CONFIG", "/x"),
@@ -177,7 +178,7 @@ fn environment_wins_over_the_file() {
     assert_eq!(config.log.level, "debug");
     assert_eq!(config.state_dir, Path::new("/srv/violetd"));
     assert_eq!(config.verify.keyring, [Path::new("/a"), Path::new("/b")]);
-    assert_eq!(config.replicate.concurrency, 8);
+    assert_eq!(config.replicate.concurrency, 9);
     assert_eq!(config.disk.low_bytes, ByteCount(7 << 30));
 }
 
@@ -236,6 +237,12 @@ fn text_errors_name_the_line() {
     insta::assert_snapshot!(shown("state_dir = \"data\""), @"violetd.toml:1: `state_dir`: expected an absolute path without `..`, found `data`");
     insta::assert_snapshot!(shown("[verify]\nkeyring = [\n\"/a\",\n\"/a/../b\"]"), @"violetd.toml:4: `verify.keyring[1]`: expected an absolute path without `..`, found `/a/../b`");
     insta::assert_snapshot!(shown("[verify]\nsigners = [\"89ABCDEF\"]"), @"violetd.toml:2: `verify.signers[0]`: expected a whole fingerprint, 40 or 64 hex digits, found `89ABCDEF`");
+}
+
+#[test]
+fn a_target_without_any_bandwidth_is_refused() {
+    let refused = refused(&format!("{MINIMAL}registry.bandwidth_max = 0"), &[]);
+    insta::assert_snapshot!(refused, @"violetd.toml:8: `target[0].registry.bandwidth_max`: expected at least 1, found 0");
 }
 
 /// Each would be a list of that length if it were taken for a path.

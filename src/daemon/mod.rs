@@ -18,6 +18,7 @@
 mod content;
 mod error;
 mod kept;
+pub mod push;
 mod retain;
 mod scrub;
 mod stopped;
@@ -71,7 +72,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let disk = wire::disk(&config);
     let ingest_options = wire::ingest_options(&config)?;
     let audit = wire::audit(&config, clock.now())?;
-    wire::prepare(&config, clock.now())?;
+    wire::prepare(&config)?;
     wire::check_shared(&config).await?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Error;
 use super::stopped::role;
 use super::timetable::CronTimetable;
-use super::{Error, sweep};
 use crate::audit;
 use crate::base::{
     ByteCount, Class, Classified as _, ClusterName, Secret, SystemClock, TargetName, Timestamp,
@@ -18,9 +19,9 @@ use crate::config::{self, Config, Credentials, Endpoint, PlatformAccess, SecretS
 use crate::ingest::{self, AfterReady, Folder};
 use crate::package::Limits;
 use crate::platform::{self, AcpOptions, Auth, Directory, DirectoryOptions, Platform};
-use crate::registry::{self, Client, DockerConfig};
+use crate::registry::{self, Client, DockerConfig, PaceOptions};
 use crate::replicate::wanted::Filter;
-use crate::replicate::{self, Target};
+use crate::replicate::{self, Others, Target};
 use crate::schedule::Schedule;
 use crate::sys::backoff;
 use crate::sys::disk::{Alarm, Marks};
@@ -81,9 +82,8 @@ pub(super) fn drop_folders(config: &Config) -> impl Iterator<Item = &Path> {
     config.drops.iter().map(|folder| folder.path.as_path())
 }
 
-/// Makes the folders that the daemon writes to, and removes what earlier processes have left unfinished in them.
-pub(super) fn prepare(config: &Config, now: Timestamp) -> Result<(), Error> {
-    sweep::sweep(config, now);
+/// Makes the folders that the daemon writes to.
+pub(super) fn prepare(config: &Config) -> Result<(), Error> {
     for folder in &config.drops {
         durable::ensure_dir_all(&folder.path).map_err(|source| Error::Drop {
             path: folder.path.clone(),
@@ -208,7 +208,7 @@ pub(super) fn job_timetable(
 pub(super) fn replicate_options(config: &Config) -> replicate::Options {
     let options = &config.replicate;
     replicate::Options {
-        concurrency: usize::try_from(options.concurrency).unwrap_or(1).max(1),
+        concurrency: concurrency(config),
         retry_first: options.retry_first,
         retry_max: options.retry_max,
         verdict_timeout: options.verdict_timeout,
@@ -250,6 +250,8 @@ pub(super) fn target(config: &Config, target: &config::Target) -> Result<Target,
         runs_on_ready: target.on_ready,
         catches_up: target.catch_up,
         holds_resources: target.hold_resources,
+        others: Others::Keep,
+        image_pull_secrets: Vec::new(),
     })
 }
 
@@ -305,8 +307,26 @@ pub(super) fn registry_options(
             idle: config.replicate.idle_timeout,
         },
         retries: retries(config),
+        pace: pace(config, registry),
         ..registry::Options::new(registry.address.to_string(), transport)
     })
+}
+
+/// Returns how much at once and how fast a registry is asked.
+fn pace(config: &Config, registry: &config::Registry) -> PaceOptions {
+    PaceOptions {
+        concurrency_max: concurrency(config),
+        bandwidth_max: registry
+            .bandwidth_max
+            .and_then(|bytes| NonZeroU64::new(bytes.0)),
+        ..PaceOptions::default()
+    }
+}
+
+fn concurrency(config: &Config) -> usize {
+    usize::try_from(config.replicate.concurrency)
+        .unwrap_or(1)
+        .max(1)
 }
 
 fn platform(

@@ -187,7 +187,11 @@ impl Sources {
             };
             (described, target.handle.progress())
         });
-        Targets::look(&self.catalog, packages, described, now)
+        let mut looked = Targets::look(&self.catalog, packages, described, now)?;
+        for (view, target) in looked.views.iter_mut().zip(&self.targets) {
+            view.pace = Some(target.handle.pace().into());
+        }
+        Ok(looked)
     }
 }
 
@@ -303,6 +307,7 @@ impl Described<'_> {
             last_success_at: record.last_success_at,
             next_run_at: progress.next_scheduled_at,
             retry_at: progress.retry_at,
+            pace: None,
         }
     }
 }

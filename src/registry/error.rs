@@ -8,8 +8,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::login;
-use crate::base::{Class, Classified, Digest};
-use crate::transport::{self, Action, CertificateProblem, Message};
+use crate::base::{Class, Classified, Digest, Timestamp};
+use crate::transport::{self, Action, CertificateProblem, Message, RetryAfter};
 
 /// A user name for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +112,14 @@ pub enum Error {
         action: Action,
         /// For how long nothing moved, at least.
         idle: Duration,
+    },
+    /// The registry was gone for so long that it is left alone for a while. Not repeated.
+    #[error("`{address}` does not answer, it is asked again after {}", until.format("%H:%M:%SZ"))]
+    Resting {
+        /// The registry.
+        address: String,
+        /// When it is asked again.
+        until: Timestamp,
     },
     /// The registry cannot at the moment: 408, 429, 500, 502, 503, 504.
     #[error("failed to {action}: status {status}{message}")]
@@ -282,12 +290,24 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns how long the registry asked us to wait.
-    pub const fn retry_after(&self) -> Option<Duration> {
-        if let Self::Busy { retry_after, .. } = self {
-            *retry_after
+    /// Returns when the operation may be repeated, by what the registry asked for.
+    pub const fn retry_after(&self) -> RetryAfter {
+        if let Self::Busy {
+            status,
+            retry_after,
+            ..
+        } = self
+        {
+            return if *status == 429 {
+                RetryAfter::Refused(*retry_after)
+            } else {
+                RetryAfter::Failed(*retry_after)
+            };
+        }
+        if matches!(self, Self::Resting { .. }) {
+            RetryAfter::Never
         } else {
-            None
+            RetryAfter::Failed(None)
         }
     }
 }
@@ -316,6 +336,7 @@ impl Classified for Error {
             | Self::Cut { .. }
             | Self::Stalled { .. }
             | Self::Busy { .. }
+            | Self::Resting { .. }
             | Self::SessionLost { .. } => Class::Transient,
             Self::Denied { .. }
             | Self::Identity { .. }
@@ -346,7 +367,9 @@ impl Classified for Error {
             Self::Proxy { address, proxy, .. } => Some(format!(
                 "check that {proxy} can be reached from here, and that it lets us through to `{address}`"
             )),
-            Self::Unreachable { address, .. } => Some(transport::unreachable_hint(address)),
+            Self::Unreachable { address, .. } | Self::Resting { address, .. } => {
+                Some(transport::unreachable_hint(address))
+            }
             Self::Certificate { address, problem } => Some(problem.hint(address)),
             Self::PlainServer { .. } => {
                 Some("use plain HTTP for this registry, or another port".to_owned())

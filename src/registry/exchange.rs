@@ -3,23 +3,27 @@
 //! # States
 //!
 //! ```text
-//! attempt: authorise -> send -+-> 401: authorise again -> send, once
-//!                             +-> redirection (GET and HEAD): send there, at most five times
-//!                             +-> expected status: done
-//!                             `-> anything else: error; a transient one starts the next attempt
+//! attempt: permit -> authorise -> send -+-> 401: authorise again -> send, once
+//!                                       +-> redirection (GET and HEAD): send there, at most five times
+//!                                       +-> expected status: done
+//!                                       `-> anything else: error; a transient one starts the next attempt
 //! ```
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, LOCATION};
+use tokio::time::Instant;
 use url::Url;
 
 use super::auth::{Authenticator, Authorization};
 use super::error::Error;
 use super::link::{self, Place};
 use super::options::Options;
+use super::pace::{Kind, Report, Resting};
+use super::payload::Payload;
 use super::scope::Scopes;
 use super::wire::{Answer, Request, Wire};
 use crate::base::Clock;
@@ -65,6 +69,10 @@ impl Exchange {
             wire,
             clock,
         })
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     pub(super) fn wire(&self) -> &Wire {
@@ -128,8 +136,38 @@ impl Exchange {
         })
     }
 
-    /// Carries out an operation once.
+    /// Carries out an operation once, when its turn has come.
     pub(super) async fn run_once(&self, operation: &Operation) -> Result<Answer, Error> {
+        let request = &operation.request;
+        let Some(kind) = Kind::of(request) else {
+            return self.run_now(operation).await;
+        };
+        let entering = self.wire.pace.enter(kind, identity(request));
+        let mut permit = entering.await.map_err(|resting| self.resting(resting))?;
+        let has_blob = matches!(request.payload, Payload::Blob(_));
+        let mut outcome = self.run_now(operation).await;
+        permit.settle(match &outcome {
+            Ok(answer) => Report::of_answer(answer.took(), answer.blob_bytes()),
+            Err(error) => Report::of_error(error, has_blob),
+        });
+        // Of other answers nobody reads the body, and some keep them while they ask for more.
+        if let Ok(answer) = &mut outcome
+            && request.method == Method::GET
+        {
+            answer.keep(permit);
+        }
+        outcome
+    }
+
+    fn resting(&self, resting: Resting) -> Error {
+        let rest = resting.until.saturating_duration_since(Instant::now());
+        Error::Resting {
+            address: self.wire.address.clone(),
+            until: self.clock.now() + rest,
+        }
+    }
+
+    async fn run_now(&self, operation: &Operation) -> Result<Answer, Error> {
         let mut request = operation.request.clone();
         let mut redirections = 0;
         loop {
@@ -199,4 +237,12 @@ impl Exchange {
             })
         })
     }
+}
+
+/// Returns what tells operations apart, so that one that is repeated is known as one.
+fn identity(request: &Request) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request.method.hash(&mut hasher);
+    request.url.path().hash(&mut hasher);
+    hasher.finish()
 }

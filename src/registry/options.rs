@@ -6,6 +6,7 @@ use url::Url;
 
 use super::Error;
 use super::login::{Credentials, DockerConfig};
+use super::pace::PaceOptions;
 use crate::transport::{
     CONNECT_TIMEOUT, Connection, Cookies, Identity, Proxies, Retries, Trust, USER_AGENT, is_bare,
 };
@@ -38,6 +39,8 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How often and how patiently an operation is tried.
     pub retries: Retries,
+    /// How much at once, and how fast.
+    pub pace: PaceOptions,
     /// Whether connections go through proxies. They do not by default.
     pub proxies: Proxies,
     /// The `User-Agent` header.
@@ -46,7 +49,7 @@ pub struct Options {
 
 impl Options {
     /// Returns the options for an anonymous client with default limits: 10 s to connect, 2 min without progress,
-    /// 5 attempts with pauses from 0.5 s to 30 s.
+    /// 5 attempts with pauses from 0.5 s to 30 s, 8 requests of each kind at once.
     pub fn new(address: String, transport: Transport) -> Self {
         Self {
             address,
@@ -57,6 +60,7 @@ impl Options {
             identity: None,
             timeouts: Timeouts::default(),
             retries: Retries::default(),
+            pace: PaceOptions::default(),
             proxies: Proxies::Ignore,
             user_agent: USER_AGENT.to_owned(),
         }

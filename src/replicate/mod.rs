@@ -33,6 +33,7 @@ mod apply;
 mod cover;
 mod flow;
 mod held;
+mod once;
 pub mod plan;
 mod resources;
 mod run;
@@ -42,6 +43,7 @@ mod uploads;
 pub mod wanted;
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,6 +54,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::held::KEPT_FOR;
+pub use self::once::Presence;
 use self::run::Run;
 pub use self::trigger::Reason;
 use self::trigger::{Situation, until_first};
@@ -60,6 +63,7 @@ use crate::base::{Chain, Class, Classified, Clock, Digest, TargetName, Timestamp
 use crate::catalog::{self, Catalog, Problem, RunOutcome, RunRecord, TargetRecord};
 use crate::platform::{self, ClusterName, Platform};
 use crate::registry::{self, Client};
+pub use crate::registry::{BreakerState, KindState, PaceState};
 use crate::store::{self, Store};
 use crate::sys::backoff::{self, Backoff};
 use crate::task::{Activator, Finished, Task, Timetable};
@@ -111,6 +115,14 @@ pub enum Error {
         /// Where that image should be.
         subject: String,
     },
+    /// An image is not where resources expect it that are about to be published.
+    #[error("expected {wanted} to be in place before its resources, found {}", found.map_or_else(|| "nothing".to_owned(), |it| it.to_string()))]
+    ImageAbsent {
+        /// The digest wanted.
+        wanted: Digest,
+        /// The digest found.
+        found: Option<Digest>,
+    },
     /// A package of type operator names no artifact with a tag.
     #[error("expected an operator package to name its bundle image with a tag")]
     NoArtifact,
@@ -154,7 +166,7 @@ impl Classified for Error {
             | Self::NoModulePlugin
             | Self::SparseRefused { .. }
             | Self::ResourceFailed { .. } => Class::Rejected,
-            Self::SubjectAbsent { .. } => Class::Absent,
+            Self::SubjectAbsent { .. } | Self::ImageAbsent { .. } => Class::Absent,
             Self::ResourcePending { .. } | Self::Stopped => Class::Transient,
         }
     }
@@ -172,6 +184,9 @@ impl Classified for Error {
                 "this registry does not take indexes of which platforms were left out; build the package with rewritten indexes, or with all platforms"
                     .to_owned(),
             ),
+            Self::ImageAbsent { .. } => {
+                Some("push the images first, or leave out --skip-push".to_owned())
+            }
             Self::NoArtifact => {
                 Some("name the bundle image in spec.artifact of the package manifest".to_owned())
             }
@@ -241,12 +256,26 @@ pub struct Target {
     pub catches_up: bool,
     /// Whether resources wait: images only.
     pub holds_resources: bool,
+    /// What becomes of images that no package of ours has put where one of ours belongs.
+    pub others: Others,
+    /// Names of Secrets with which the clusters pull bundle images.
+    pub image_pull_secrets: Vec<String>,
+}
+
+/// What becomes of images that no package of ours has put where one of ours belongs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Others {
+    /// They stay, which is a problem that is reported.
+    #[default]
+    Keep,
+    /// They are replaced.
+    Replace,
 }
 
 /// How to replicate.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Requests to one registry in flight at one time.
+    /// Images and blobs of one registry in flight at one time.
     pub concurrency: usize,
     /// The first wait before a run that left something undone is repeated.
     pub retry_first: Duration,
@@ -271,6 +300,7 @@ pub struct Progress {
 #[derive(Clone, Debug)]
 pub struct Handle {
     activator: Activator,
+    registry: Client,
     is_requested: Arc<AtomicBool>,
     progress: watch::Receiver<Progress>,
 }
@@ -285,6 +315,17 @@ impl Handle {
     /// Returns what wakes the task without asking for a run: it looks whether there is something to do.
     pub fn activator(&self) -> Activator {
         self.activator.clone()
+    }
+
+    /// Returns how fast and how much at once the registry is asked now.
+    pub fn pace(&self) -> PaceState {
+        self.registry.pace()
+    }
+
+    /// Changes how many bytes of blobs are sent per second, also by uploads that are under way; `None` is without limit.
+    /// Forgotten when the process ends: the configuration says what holds then.
+    pub fn set_bandwidth(&self, bandwidth_max: Option<NonZeroU64>) {
+        self.registry.set_bandwidth(bandwidth_max);
     }
 
     /// Returns what the task is doing.
@@ -331,6 +372,7 @@ impl Replicate {
         let (progress, receiver) = watch::channel(Progress::default());
         let handle = Handle {
             activator: Activator::default(),
+            registry: target.registry.clone(),
             is_requested: Arc::clone(&is_requested),
             progress: receiver,
         };

@@ -13,7 +13,7 @@ use super::survey::Survey;
 use super::trigger::Reason;
 use super::uploads::Ledger;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
-use super::{Error, Replicate, problem};
+use super::{Error, Others, Replicate, problem};
 use crate::base::{Class, Classified as _, Digest, Repository, TreeError};
 use crate::catalog::{Content, Placement, Problem, RunCounts, RunOutcome, RunRecord};
 use crate::store::{self, Lease};
@@ -254,7 +254,12 @@ impl<'a> Run<'a> {
     /// Plans what is missing. Blocking.
     fn plan(&mut self, found: &[Found], held: &Held<'_>) -> Result<Plan, Error> {
         let wanted = Arc::clone(&self.wanted);
-        let mut survey = Survey::new(&wanted.images, held, found, |image| self.placed(image))?;
+        let placed = |image: &WantedImage, found: &Found| match (self.task.target.others, found) {
+            // Whatever is there counts as ours.
+            (Others::Replace, Found::Image(there)) => Ok(Some(*there)),
+            _ => self.placed(image),
+        };
+        let mut survey = Survey::new(&wanted.images, held, found, placed)?;
         let store = &self.task.store;
         for (index, error) in survey.add_behind(store, &self.lease, &self.left_out) {
             if is_absent(&error) && self.is_gone(index)? {

@@ -22,4 +22,4 @@ pub use self::error::{
 };
 pub use self::message::Message;
 pub use self::proxy::{Proxies, Proxy, ProxyLogin};
-pub use self::retry::{Attempts, Retries, parse_retry_after};
+pub use self::retry::{Attempts, Retries, RetryAfter, parse_retry_after};

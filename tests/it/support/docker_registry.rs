@@ -8,6 +8,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use violetd::base::Secret;
 use violetd::registry::{Credentials, Options, Retries, Timeouts, Transport};
@@ -129,6 +130,11 @@ impl TestRegistry {
         let dir = std::mem::replace(&mut self.dir, TempDir::new().unwrap());
         let builder = Self::build(Auth::None).listen(self.address);
         Builder { dir, ..builder }.start()
+    }
+
+    /// Sends the server a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.server), signal).unwrap();
     }
 
     /// Kills the server with SIGKILL and waits until it is gone.

@@ -4,6 +4,7 @@
 //! - [`Distribution`]: keeps what came of an upload that was cut, or nothing, and counts.
 //! - [`TokenServer`]: hands out the tokens that such a registry wants.
 //! - [`Proxy`]: stands before a server, counts, and breaks what it is told to.
+//! - [`RoughLine`]: a line to a server that breaks each connection which has carried enough.
 //! - [`Scripted`]: a server that answers by a script and fails the test at any other request.
 //! - [`Forward`] and [`Socks`]: proxies that a client is told to go through.
 //! - [`Authority`]: issues certificates.
@@ -25,6 +26,7 @@ mod http;
 mod mount;
 mod packages;
 mod proxy;
+mod rough;
 mod scripted;
 mod socks;
 mod token_server;
@@ -47,7 +49,8 @@ pub(crate) use self::forward::Forward;
 pub(crate) use self::mount::{Mount, may_mount};
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
-pub(crate) use self::scripted::{Scripted, on};
+pub(crate) use self::rough::{Ending, RoughLine};
+pub(crate) use self::scripted::{Scripted, Step, on};
 pub(crate) use self::socks::Socks;
 pub(crate) use self::token_server::{IDENTITY_TOKEN, TokenServer};
 pub(crate) use self::whole::{assert_checked, assert_whole, has_command};
@@ -109,7 +112,7 @@ pub(crate) fn strace(pid: u32, paths: &[PathBuf], inject: &str) -> Child {
 }
 
 /// Fails the test for want of a tool.
-fn missing(package: &str, command: &Command, error: &std::io::Error) -> ! {
+pub(crate) fn missing(package: &str, command: &Command, error: &std::io::Error) -> ! {
     panic!(
         "failed to run {}: {error}; install the Debian package `{package}`",
         command.get_program().display()

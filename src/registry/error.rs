@@ -225,6 +225,14 @@ pub enum Error {
         /// The digests that it says are missing; empty where it does not say.
         missing: BTreeSet<Digest>,
     },
+    /// The registry does not accept layers that are to be fetched from elsewhere.
+    #[error("layers from elsewhere are refused: failed to {action}{message}")]
+    ForeignLayers {
+        /// What was being done.
+        action: Action,
+        /// What the registry said: the digests.
+        message: Message,
+    },
     /// The registry does not accept the manifest.
     #[error("invalid manifest: failed to {action}{message}")]
     ManifestInvalid {
@@ -348,9 +356,10 @@ impl Classified for Error {
             Self::RepositoryUnknown { .. }
             | Self::Absent { .. }
             | Self::ManifestBlobUnknown { .. } => Class::Absent,
-            Self::ManifestInvalid { .. } | Self::Status { .. } | Self::Answer { .. } => {
-                Class::Rejected
-            }
+            Self::ForeignLayers { .. }
+            | Self::ManifestInvalid { .. }
+            | Self::Status { .. }
+            | Self::Answer { .. } => Class::Rejected,
             Self::DigestMismatch { .. } | Self::DigestRefused { .. } | Self::SourceSize { .. } => {
                 Class::Corrupt
             }
@@ -396,6 +405,10 @@ impl Classified for Error {
             )),
             Self::TooLarge { action, .. } => Some(format!(
                 "raise the limit on request bodies of the proxy before `{}`",
+                action.address()
+            )),
+            Self::ForeignLayers { action, .. } => Some(format!(
+                "let the registry at `{}` accept the URLs of these layers (docker-registry: `validation.manifests.urls.allow`)",
                 action.address()
             )),
             Self::DigestRefused { .. } | Self::SourceSize { .. } => {

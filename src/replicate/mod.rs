@@ -18,7 +18,7 @@
 //! # Durability
 //!
 //! A run is recorded when it ends. One that is killed leaves no record, so it is due again after a restart, and what it
-//! has brought to the target is found there.
+//! has brought to the target is found there; uploads that it had begun go on (`uploads.rs`).
 //!
 //! # Concurrency
 //!

@@ -530,6 +530,31 @@ async fn a_registry_that_is_killed_in_mid_upload_gets_the_blob_when_it_is_back()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn layers_from_elsewhere_that_a_registry_refuses_are_said_to_be_that() {
+    let registry = TestRegistry::start(Auth::None);
+    let client = Client::new(registry.options()).unwrap();
+    let (repository, blob) = (repository("a"), Blob::new(1, 10));
+    blob.upload(&client, &repository).await.unwrap();
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MEDIA_TYPE_MANIFEST,
+        "config": serde_json::to_value(&blob.descriptor).unwrap(),
+        "layers": [{
+            "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            "digest": Digest::of(b"elsewhere").to_string(),
+            "size": 9,
+            "urls": ["https://elsewhere.example/layer"],
+        }],
+    });
+    let bytes = manifest.to_string().into();
+    let error = put(&client, &repository, "v1", bytes).await.unwrap_err();
+    assert!(matches!(error, Error::ForeignLayers { .. }), "{error:?}");
+    assert_eq!(error.class(), Class::Rejected);
+    assert!(error.hint().unwrap().contains("urls.allow"));
+    assert_eq!(client.counters().retries, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_at_the_address_is_a_transient_error_with_a_hint() {
     let mut registry = TestRegistry::start(Auth::None);
     registry.kill();

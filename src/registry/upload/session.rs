@@ -101,7 +101,8 @@ impl Client {
         }))
     }
 
-    /// Returns the session that was written down; `None` where that is none of this registry.
+    /// Returns the session that was written down; `None` where that is none of this registry: its address may have been changed
+    /// since, and the blob is not to end at the former one.
     pub(super) fn known_session(&self, upload: &Unfinished) -> Option<Session> {
         Some(Session {
             url: self.session_url(upload)?,
@@ -114,7 +115,7 @@ impl Client {
     pub(super) fn session_url(&self, upload: &Unfinished) -> Option<Url> {
         let base = &self.exchange().wire().base;
         let place = link::resolve(base, base, upload.url.expose()).ok()?;
-        Some(place.url)
+        place.is_ours.then_some(place.url)
     }
 
     /// Asks how much the registry has, and puts the session there.

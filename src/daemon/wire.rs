@@ -391,7 +391,12 @@ fn docker_config(target: &TargetName, source: &SecretSource) -> Result<DockerCon
                 let kind = match error.class() {
                     Class::Absent => io::ErrorKind::NotFound,
                     Class::Denied => io::ErrorKind::PermissionDenied,
-                    _ => io::ErrorKind::InvalidInput,
+                    Class::Usage
+                    | Class::Rejected
+                    | Class::Transient
+                    | Class::Full
+                    | Class::Corrupt
+                    | Class::Bug => io::ErrorKind::InvalidInput,
                 };
                 io::Error::new(kind, error)
             })

@@ -15,8 +15,8 @@ use violetd::registry::{
 
 use crate::daemon::assert_holds;
 use crate::support::{
-    Auth, Daemon, Images, PATIENCE, Package, Proxy, Scripted, Setup, TestRegistry, metric, missing,
-    noise, on, within, write,
+    Auth, Daemon, Images, PATIENCE, Package, Proxy, Scripted, Setup, Step, TestRegistry, metric,
+    missing, noise, on, within, write,
 };
 
 /// A breaker that opens with the third operation that finds no server.
@@ -324,12 +324,19 @@ async fn a_server_that_is_gone_is_asked_a_few_times_and_not_for_each_image() {
     assert!(matches!(client.pace().breaker, BreakerState::Resting(_)));
 }
 
+/// Answers as a registry does that does not have it, and as no other server.
+fn absent(step: Step) -> Step {
+    step.answer(404)
+        .header("docker-distribution-api-version", "registry/2.0")
+}
+
 #[tokio::test]
 async fn a_server_that_comes_back_is_found_by_one_request() {
     let find = |number| format!("/v2/demo/r{number}/manifests/v1");
-    let mut script = vec![on("GET", "/v2/")];
-    script.extend((0..3).map(|number| on("HEAD", find(number)).hang_up()));
-    script.extend((3..5).map(|number| on("HEAD", find(number)).answer(404)));
+    let mut script: Vec<_> = (0..3)
+        .map(|number| on("HEAD", find(number)).hang_up())
+        .collect();
+    script.extend((3..5).map(|number| absent(on("HEAD", find(number)))));
     let server = Scripted::start(script).await;
     let client = Client::new(options_with_breaker(server.options())).unwrap();
     for number in 0..3 {
@@ -354,9 +361,8 @@ async fn a_server_that_comes_back_is_found_by_one_request() {
 #[tokio::test]
 async fn one_image_that_always_fails_is_no_outage() {
     let bad = || on("HEAD", "/v2/demo/r0/manifests/v1").answer(500);
-    let mut script = vec![on("GET", "/v2/")];
-    script.extend((0..12).map(|_| bad()));
-    script.push(on("HEAD", "/v2/demo/r1/manifests/v1").answer(404));
+    let mut script: Vec<_> = (0..12).map(|_| bad()).collect();
+    script.push(absent(on("HEAD", "/v2/demo/r1/manifests/v1")));
     let server = Scripted::start(script).await;
     let mut options = options_with_breaker(server.options());
     options.retries.attempts_max = 4;
@@ -374,10 +380,9 @@ async fn one_image_that_always_fails_is_no_outage() {
 async fn a_retry_after_holds_back_every_request_to_that_registry() {
     let find = || on("HEAD", "/v2/demo/r0/manifests/v1");
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         find().answer(429).header("retry-after", "1"),
-        find().answer(404),
-        find().answer(404),
+        absent(find()),
+        absent(find()),
     ])
     .await;
     let client = Client::new(server.options()).unwrap();

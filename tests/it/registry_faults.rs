@@ -492,7 +492,7 @@ async fn the_scope_that_a_refusal_names_is_asked_for_as_well() {
         on("GET", "/v2/")
             .answer(401)
             .header("www-authenticate", r#"Bearer realm="/t""#),
-        on("GET", "/t?scope=repository%3Aa%3Apull").body(r#"{"token":"t1"}"#),
+        on("GET", "/t?scope=repository%3Aa%3Apull&account=admin").body(r#"{"token":"t1"}"#),
         on("GET", "/v2/a/tags/list").answer(401).header(
             "www-authenticate",
             r#"Bearer realm="/t",scope="repository:a:metadata_read",error="insufficient_scope""#,

@@ -1,19 +1,26 @@
 //! Who we are at a real docker-registry: files of logins, identity tokens, and tokens that end too early.
 
+use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use hyper::Method;
 use serde_json::{Value, json};
+use violetd::base::oci::Descriptor;
 use violetd::base::{
     Chain, Class, Classified as _, Clock as _, ManualClock, Repository, Secret, SystemClock,
 };
-use violetd::registry::{Client, DockerConfig, ManifestReference, Options, Transport, Trust};
+use violetd::registry::{
+    BlobSource, Client, DockerConfig, ManifestReference, Mount, NoUploads, Options, Transport,
+    Trust, Uploaded,
+};
 
 use crate::registry::push_mount_and_pull;
 use crate::support::{
-    Auth, Authority, IDENTITY_TOKEN, PASSWORD, Proxy, TestRegistry, TokenServer, USERNAME,
+    Auth, Authority, Fault, IDENTITY_TOKEN, PASSWORD, Proxy, Scripted, TestRegistry, TokenServer,
+    USERNAME, on,
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -162,22 +169,72 @@ async fn many_repositories_at_once_need_few_tokens() {
     assert_eq!(client.counters().retries, 0);
 }
 
-/// Returns how many tokens it takes to push and pull with tokens that the registry refuses after two seconds, through a
-/// proxy in which the upload of a blob waits for three.
-async fn push_longer_than_a_token_lives(tokens: &TokenServer) -> u64 {
-    let registry = TestRegistry::start(Auth::Token(tokens, &tokens.realm()));
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_outlives_its_tokens() {
+    // The registry refuses them after two seconds, and the proxy keeps requests for longer than that.
+    let tokens = TokenServer::start_strict(Duration::from_secs(2)).await;
+    let registry = TestRegistry::start(Auth::Token(&tokens, &tokens.realm()));
     let proxy = Proxy::start(registry.address()).await;
-    let delay = crate::support::Fault::Delay(Duration::from_secs(3));
-    proxy.break_next(hyper::Method::PUT, delay);
+    for method in [Method::HEAD, Method::POST] {
+        proxy.break_next(method, Fault::Delay(Duration::from_millis(3_100)));
+    }
     let counters = push_mount_and_pull(registry.options_via(proxy.address())).await;
-    assert!(counters.retries <= 1, "{counters:?}");
-    counters.tokens
+    assert_eq!(counters.retries, 0);
+    // Four needs, and those of the two requests that came too late once more.
+    assert!(counters.tokens >= 6, "{counters:?}");
+    assert!(counters.bytes_sent < 710_000, "{counters:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_push_outlives_its_tokens() {
-    let tokens = TokenServer::start_strict(Duration::from_secs(2)).await;
-    let asked = push_longer_than_a_token_lives(&tokens).await;
-    // Four needs, and those of the second half once more.
-    assert!(asked > 4, "{asked}");
+async fn a_token_that_ends_before_the_last_request_is_replaced_and_no_byte_is_sent_again() {
+    // Large enough to go in a request of its own and not with the last one.
+    let content = vec![0; 64 << 20];
+    let size_bytes = content.len() as u64;
+    let blob = Descriptor::of("application/octet-stream", &content);
+    let digest = blob.digest.to_string().replace(':', "%3A");
+    let refused = |method, target: &str| {
+        on(method, target)
+            .answer(401)
+            .header("www-authenticate", r#"Bearer realm="/t""#)
+    };
+    let token = |text: &str| {
+        on("GET", "/t?scope=repository%3Aa%3Apull%2Cpush")
+            .body(format!(r#"{{"token":"{text}","expires_in":600}}"#))
+    };
+    let end = format!("/v2/a/blobs/uploads/7?digest={digest}");
+    let server = Scripted::start(vec![
+        refused("POST", "/v2/a/blobs/uploads/"),
+        token("first"),
+        on("POST", "/v2/a/blobs/uploads/")
+            .answer(202)
+            .header("location", "/v2/a/blobs/uploads/7"),
+        on("PATCH", "/v2/a/blobs/uploads/7")
+            .answer(202)
+            .header("location", "/v2/a/blobs/uploads/7")
+            .header("range", format!("0-{}", size_bytes - 1)),
+        refused("PUT", &end),
+        token("second"),
+        on("PUT", &end).answer(201),
+    ])
+    .await;
+    let client = Client::new(server.options()).unwrap();
+    let source: BlobSource = Arc::new(move || {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(&content)?;
+        file.rewind()?;
+        Ok(file)
+    });
+    let repository: Repository = "a".parse().unwrap();
+    let uploading = client.upload_blob(&repository, &blob, &source, Mount::No, &NoUploads);
+    let expected = Uploaded::Sent {
+        bytes: size_bytes,
+        resumed_bytes: 0,
+    };
+    assert_eq!(uploading.await.unwrap(), expected);
+    assert_eq!(client.counters().bytes_sent, size_bytes);
+    assert_eq!(client.counters().retries, 0);
+    let requests = server.finish();
+    assert_eq!(requests[3].header("authorization"), "Bearer first");
+    assert_eq!(requests[6].header("authorization"), "Bearer second");
+    assert_eq!(requests[6].header("content-length"), "0");
 }

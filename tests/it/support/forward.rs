@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION};
+use hyper::header::{HOST, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -131,7 +131,7 @@ impl State {
             tokio::spawn(tunnel(request, stream));
             return empty(StatusCode::OK);
         }
-        if request.headers().get(HOST).map(|host| host.as_bytes())
+        if request.headers().get(HOST).map(HeaderValue::as_bytes)
             != Some(authority.as_str().as_bytes())
         {
             return empty(StatusCode::BAD_REQUEST);
@@ -162,7 +162,7 @@ async fn forward(
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let answer = sender.send_request(request).await?;
-    Ok(answer.map(|body| body.boxed_unsync()))
+    Ok(answer.map(BodyExt::boxed_unsync))
 }
 
 fn empty(status: StatusCode) -> Response<Body> {

@@ -50,7 +50,7 @@ pub(crate) use self::mount::{Mount, may_mount};
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
 pub(crate) use self::rough::{Ending, RoughLine};
-pub(crate) use self::scripted::{Scripted, on};
+pub(crate) use self::scripted::{Scripted, Step, on};
 pub(crate) use self::socks::Socks;
 pub(crate) use self::token_server::{IDENTITY_TOKEN, TokenServer};
 pub(crate) use self::whole::{assert_checked, assert_whole, has_command};

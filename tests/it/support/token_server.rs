@@ -7,7 +7,7 @@
 //!
 //! # References
 //!
-//! Distribution project, "Token Authentication Implementation", "OAuth2 Token Authentication".
+//! Distribution project, "Token Authentication Implementation", "`OAuth2` Token Authentication".
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use violetd::base::Digest;
 
-use super::retain::{LAST_ONE, ask, drop_all, versions};
+use super::retain::{LAST_ONE, ask, drop_all, setup_for_nobody, versions};
 use super::{assert_holds, blobs_of, dropped_file, holds, setup_without_delivery, wait_ready};
 use crate::support::{
     Auth, Daemon, Images, Mount, PATIENCE, Package, Setup, TestRegistry, may_mount, metric, names,
@@ -352,7 +352,7 @@ fn what_is_due_is_collected_on_a_disk_that_is_full_to_the_last_byte() {
     }
     let dir = tempfile::tempdir().unwrap();
     let disk = Mount::tmpfs(&dir.path().join("disk"), 64 * MIB);
-    let setup = Setup::new("none")
+    let setup = setup_for_nobody()
         .state_dir(&disk.path().join("state"))
         .section(NO_MARKS)
         .section(LAST_ONE);

@@ -266,6 +266,12 @@ fn what_is_published_or_pinned_is_kept_with_and_without_a_daemon() {
     daemon.stop();
 }
 
+/// Returns a setup with a target that no package of these tests is meant for, so that none has to get there first.
+pub(super) fn setup_for_nobody() -> Setup {
+    let keys = "on_ready = false\npackages = ['meant-for-it']";
+    Setup::new("none").target("global-a", "primary", "127.0.0.1:9", keys)
+}
+
 /// Returns an operator of this name and version.
 fn operator(name: &'static str, version: &'static str) -> Package {
     let mut images = Images::default();
@@ -284,7 +290,7 @@ fn plugin(version: &'static str) -> Package {
 
 #[test]
 fn what_is_young_is_kept_until_it_is_as_old_as_its_rule_says() {
-    let setup = Setup::new("none").section(
+    let setup = setup_for_nobody().section(
         "[[retain.rule]]\nnames = ['tool']\nkeep_last = 1\nkeep_younger = '1h'\nkeep_published = false\n\
          [[retain.rule]]\nkeep_last = 1\nkeep_younger = '2s'\nkeep_published = false\n",
     );
@@ -313,7 +319,7 @@ fn what_is_young_is_kept_until_it_is_as_old_as_its_rule_says() {
 
 #[test]
 fn a_rule_is_about_the_types_that_it_names() {
-    let setup = Setup::new("none").section(
+    let setup = setup_for_nobody().section(
         "[[retain.rule]]\nkinds = ['operator']\nkeep_last = 1\nkeep_published = false\n\
          [[retain.rule]]\nkinds = ['plugin', 'chart']\nkeep_last = 2\nkeep_published = false\n",
     );
@@ -349,7 +355,7 @@ fn a_rule_is_about_the_types_that_it_names() {
 
 #[test]
 fn a_state_directory_whose_owner_does_not_answer_is_read_and_not_changed() {
-    let daemon = Daemon::start(Setup::new("none").section(LAST_ONE));
+    let daemon = Daemon::start(setup_for_nobody().section(LAST_ONE));
     let packages = versions(&["v1.0.0", "v2.0.0"]);
     drop_all(&daemon, &packages);
     let setup = daemon.stop();
@@ -384,7 +390,7 @@ fn a_state_directory_whose_owner_does_not_answer_is_read_and_not_changed() {
 
 #[test]
 fn a_state_directory_of_another_user_is_not_changed_and_one_that_is_not_there_is_not_made() {
-    let setup = Setup::new("none").section(LAST_ONE);
+    let setup = setup_for_nobody().section(LAST_ONE);
     let (code, words) = refused(&setup, &["gc"]);
     assert_eq!(code, Some(66), "{words}");
     assert!(!setup.state_dir.exists());

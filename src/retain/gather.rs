@@ -189,10 +189,10 @@ impl Planner {
         }
         self.catalog.for_each_package(|package: PackageRecord| {
             let rule = self.policy.find(&package.name, package.kind);
-            if rule.is_some_and(|(_, rule)| rule.keeps_published) {
-                if let Some(place) = holdings.iter().find(|it| it.publishes(&package)) {
-                    published.insert(package.digest, place.destination.name.clone());
-                }
+            if rule.is_some_and(|(_, rule)| rule.keeps_published)
+                && let Some(place) = holdings.iter().find(|it| it.publishes(&package))
+            {
+                published.insert(package.digest, place.destination.name.clone());
             }
             Ok::<(), Error>(())
         })?;

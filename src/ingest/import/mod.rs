@@ -69,6 +69,15 @@ pub(super) struct Imported {
     pub(super) lease: Option<Lease>,
 }
 
+/// What the packages in a file say that the catalog does not know.
+#[derive(Debug, Default)]
+struct Records {
+    /// Packages that it does not have.
+    new: Vec<NewPackage>,
+    /// Packages that it has, and of which it does not know what they keep.
+    learned: Vec<(Digest, Content)>,
+}
+
 impl Importer {
     /// Unpacks a verified file into the store.
     pub(super) fn unpack(
@@ -138,7 +147,10 @@ impl Importer {
             }
         }
         let nested = unpacked.nested.iter().map(|inner| inner.digest).collect();
-        let (mut packages, learned) = self.records(file, unpacked, &batch)?;
+        let Records {
+            new: mut packages,
+            learned,
+        } = self.records(file, unpacked, &batch)?;
         let (committed, lease) = batch.commit()?;
         for (package, content) in &learned {
             self.catalog.put_content(package, content)?;
@@ -230,14 +242,13 @@ impl Importer {
         }
     }
 
-    /// Returns the records of the packages in a file that the catalog does not have yet, and what those keep that it has and
-    /// of which it does not know that.
+    /// Returns what the packages in a file say that the catalog does not know.
     fn records(
         &self,
         file: &PackageFile,
         unpacked: package::Unpacked,
         batch: &Batch,
-    ) -> Result<(Vec<NewPackage>, Vec<(Digest, Content)>), Error> {
+    ) -> Result<Records, Error> {
         let outer = unpacked.package.map(|contents| Origin {
             digest: file.digest,
             size_bytes: file.size_bytes,
@@ -252,21 +263,22 @@ impl Importer {
             carried_by: Some(file.digest),
             contents: inner.contents,
         });
-        let mut records: Vec<NewPackage> = Vec::new();
-        let mut learned = Vec::new();
+        let mut records = Records::default();
         for origin in outer.into_iter().chain(inner) {
             let digest = origin.digest;
             // A file may carry the same package twice.
-            if records.iter().any(|it| it.record.digest == digest) {
+            if records.new.iter().any(|it| it.record.digest == digest) {
                 continue;
             }
             if self.catalog.find_package(&digest)?.is_none() {
-                records.push(self.record(origin, provenance(&file.verdict), batch)?);
+                let verdict = provenance(&file.verdict);
+                records.new.push(self.record(origin, verdict, batch)?);
             } else if self.catalog.find_content(&digest)?.is_none() {
-                learned.push((digest, content_of(&origin.contents)));
+                let content = content_of(&origin.contents);
+                records.learned.push((digest, content));
             }
         }
-        Ok((records, learned))
+        Ok(records)
     }
 
     fn record(

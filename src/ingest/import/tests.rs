@@ -61,7 +61,7 @@ impl Bench {
     }
 
     /// Makes the packages ready.
-    fn commit(&self, imported: Imported) {
+    fn commit(&self, imported: &Imported) {
         let record = IngestRecord {
             path: "x.tgz".to_owned(),
             size_bytes: 0,
@@ -352,7 +352,8 @@ fn a_known_package_that_comes_again_restores_blobs_that_were_lost() {
     bench.write("x.tgz", &package_of(b"layer"));
     let file = verified(&Source::File(bench.path("x.tgz")));
     let imported = bench.unpack(&file).unwrap();
-    bench.commit(imported);
+    bench.commit(&imported);
+    drop(imported);
     assert_eq!(bench.unpack(&file).unwrap().committed, None, "all is there");
 
     let blobs = bench.importer.store.list();
@@ -379,7 +380,8 @@ fn a_known_package_that_comes_again_says_what_it_keeps_where_nobody_knew_it() {
     let file = verified(&Source::File(bench.path("x.tgz")));
     let imported = bench.unpack(&file).unwrap();
     let NewPackage { record, content } = imported.packages[0].clone();
-    bench.commit(imported);
+    bench.commit(&imported);
+    drop(imported);
     // As a version has left it that did not write it down, and with a manifest that cannot be read.
     let (root, state) = (record.images[0].digest, bench.path("state"));
     let Bench { dir, importer } = bench;

@@ -1,13 +1,11 @@
 //! How fast and how much at once registries are asked: before real servers that limit, stall and go away.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use rustix::process::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 use violetd::base::{Class, Classified as _, Repository};
 use violetd::registry::{
     BreakerOptions, BreakerState, Client, Error, ManifestReference, Options, PaceOptions, Transport,
@@ -15,8 +13,8 @@ use violetd::registry::{
 
 use crate::daemon::assert_holds;
 use crate::support::{
-    Auth, Daemon, Images, PATIENCE, Package, Proxy, Scripted, Setup, Step, TestRegistry, metric,
-    missing, noise, on, within, write,
+    Auth, Daemon, Images, Nginx, Package, Proxy, Scripted, Setup, Step, TestRegistry, metric,
+    noise, on, within,
 };
 
 /// A breaker that opens with the third operation that finds no server.
@@ -27,62 +25,10 @@ const BREAKER: BreakerOptions = BreakerOptions {
     rest_max: Duration::from_millis(100),
 };
 
-/// nginx before a registry.
-#[derive(Debug)]
-struct Nginx {
-    server: Child,
-    address: SocketAddr,
-    _dir: TempDir,
-}
-
-impl Nginx {
-    /// Starts one. `outside` and `inside` go around and into the location that passes requests on.
-    fn start(upstream: SocketAddr, outside: &str, inside: &str) -> Self {
-        // An address of its own: nobody else gets the port between the two lines.
-        let address = TcpListener::bind("127.0.0.9:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().display();
-        let configuration = dir.path().join("nginx.conf");
-        write(
-            &configuration,
-            format!(
-                "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;\n\
-                 events {{}}\n\
-                 http {{\n  access_log off;\n  client_max_body_size 0;\n  \
-                 client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;\n  \
-                 fastcgi_temp_path {path}/f; uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n  \
-                 {outside}\n  server {{\n    listen {address};\n    location / {{\n      {inside}\n      \
-                 proxy_pass http://{upstream};\n      proxy_request_buffering off;\n      \
-                 proxy_http_version 1.1;\n      proxy_set_header Host $http_host;\n    }}\n  }}\n}}\n"
-            ),
-        );
-        let mut command = Command::new("nginx");
-        command.arg("-c").arg(&configuration).stderr(Stdio::null());
-        let server = command
-            .spawn()
-            .unwrap_or_else(|error| missing("nginx-light", &command, &error));
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < deadline, "nginx does not listen");
-            std::thread::yield_now();
-        }
-        Self {
-            server,
-            address,
-            _dir: dir,
-        }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        // An error means that it is gone already.
-        drop(self.server.kill());
-        drop(self.server.wait());
-    }
+/// nginx that passes on what comes as it comes.
+fn start_nginx(upstream: SocketAddr, outside: &str, inside: &str) -> Nginx {
+    let outside = format!("client_max_body_size 0; proxy_request_buffering off;\n{outside}");
+    Nginx::start(upstream, &outside, inside)
 }
 
 fn repository(number: usize) -> Repository {
@@ -111,7 +57,7 @@ fn refused(client: &Client) -> u64 {
 #[tokio::test]
 async fn a_server_that_limits_the_rate_refuses_less_in_the_second_half() {
     let registry = TestRegistry::start(Auth::None);
-    let nginx = Nginx::start(
+    let nginx = start_nginx(
         registry.address(),
         "limit_req_zone $server_port zone=all:1m rate=50r/s; limit_req_status 429;",
         "limit_req zone=all burst=4 nodelay;",
@@ -132,7 +78,7 @@ async fn a_server_that_limits_the_rate_refuses_less_in_the_second_half() {
 #[tokio::test]
 async fn a_server_that_takes_few_requests_at_once_gets_few() {
     let registry = TestRegistry::start(Auth::None);
-    let nginx = Nginx::start(
+    let nginx = start_nginx(
         registry.address(),
         "limit_conn_zone $server_port zone=all:1m; limit_conn_status 429;",
         "limit_conn all 2;",
@@ -155,7 +101,7 @@ async fn a_server_that_takes_few_requests_at_once_gets_few() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_third_of_all_requests_is_refused_and_everything_arrives() {
     let registry = TestRegistry::start(Auth::None);
-    let nginx = Nginx::start(
+    let nginx = start_nginx(
         registry.address(),
         "split_clients $request_id $refused { 33.3% 1; * 0; }",
         "if ($refused) { return 429; }",

@@ -24,6 +24,7 @@ pub(crate) mod fake_acp;
 mod forward;
 mod http;
 mod mount;
+mod nginx;
 mod packages;
 mod proxy;
 mod rough;
@@ -47,6 +48,7 @@ pub(crate) use self::distribution::{Behaviour, Distribution, Keeps, Mounts, Rece
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
 pub(crate) use self::forward::Forward;
 pub(crate) use self::mount::{Mount, may_mount};
+pub(crate) use self::nginx::Nginx;
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
 pub(crate) use self::rough::{Ending, RoughLine};

@@ -4,11 +4,12 @@ use violetd::base::{Class, Classified as _, Digest, Repository};
 use violetd::catalog::{Catalog, UploadRecord};
 use violetd::registry::{Client, Mount, Uploaded, Uploads as _};
 
-use super::limits::Nginx;
 use super::{
     Blob, CHUNK_BYTES, MIB, Notes, connect, kill_after, methods, repository, unfinished_uploads,
 };
-use crate::support::{Auth, Daemon, Distribution, Images, Package, Setup, TestRegistry, within};
+use crate::support::{
+    Auth, Daemon, Distribution, Images, Nginx, Package, Setup, TestRegistry, within,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_process_goes_on_where_the_registry_is() {
@@ -47,16 +48,16 @@ async fn the_next_process_goes_on_with_a_small_blob_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_a_proxy_that_passes_on_whole_requests_every_registry_keeps_whole_chunks() {
     let registry = TestRegistry::start(Auth::None);
-    let nginx = Nginx::start(registry.address(), "100m");
+    let nginx = Nginx::start(registry.address(), "client_max_body_size 100m;", "");
     let (blob, notes) = (Blob::new(4 * CHUNK_BYTES), Notes::default());
-    let client = Client::new(nginx.options(registry.options())).unwrap();
+    let client = Client::new(registry.options_via(nginx.address)).unwrap();
     tokio::select! {
         uploaded = blob.upload(&client, Mount::No, &notes) => {
             panic!("expected the upload to be killed, found {uploaded:?}")
         }
         () = notes.wait_for_offset(2 * CHUNK_BYTES) => {}
     }
-    let client = Client::new(nginx.options(registry.options())).unwrap();
+    let client = Client::new(registry.options_via(nginx.address)).unwrap();
     let (bytes, resumed_bytes) = blob.send(&client, &notes).await;
     assert_eq!((bytes, resumed_bytes), (2 * CHUNK_BYTES, 2 * CHUNK_BYTES));
     assert_eq!(blob.found(&client).await, Some(blob.descriptor.size_bytes));

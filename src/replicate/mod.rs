@@ -461,9 +461,15 @@ impl Replicate {
 
     /// Looks whether a run is due, and does it.
     async fn look(&mut self, stop: &CancellationToken) -> Result<String, Error> {
-        let record = self.record()?;
+        let mut record = self.record()?;
         let now = self.clock.now();
         let latest_due = self.target.timetable.latest_due(now);
+        // A clock that was set back does not silence the schedule until it is as late again.
+        let next_due = self.target.timetable.next_due(now);
+        let is_ahead = |followed: &Timestamp| next_due.is_some_and(|next| *followed > next);
+        if record.last_scheduled_at.as_ref().is_some_and(is_ahead) {
+            record.last_scheduled_at = None;
+        }
         let situation = Situation {
             now,
             is_requested: self.is_requested.swap(false, Ordering::AcqRel),

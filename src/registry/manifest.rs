@@ -170,14 +170,19 @@ impl Client {
 
 /// Tells content that is missing from layers that the registry does not want to know elsewhere.
 fn name_foreign_layers(error: Error, manifest: &[u8]) -> Error {
-    match error {
-        Error::ManifestBlobUnknown {
-            action,
-            message,
-            missing,
-        } if lists_foreign(manifest, &missing) => Error::ForeignLayers { action, message },
-        error => error,
+    if let Error::ManifestBlobUnknown {
+        action,
+        message,
+        missing,
+    } = &error
+        && lists_foreign(manifest, missing)
+    {
+        return Error::ForeignLayers {
+            action: action.clone(),
+            message: message.clone(),
+        };
     }
+    error
 }
 
 /// Returns whether one of these digests is a layer for which the manifest names URLs.

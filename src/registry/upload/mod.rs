@@ -114,6 +114,10 @@ impl Client {
     ///
     /// `uploads` is where sessions are written down. Where an error may pass by itself and the registry keeps what it has, the
     /// session stays there for the next call; in all other cases it is given up.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what goes where, from where, and where that is written down: each of another type, none with a default"
+    )]
     pub async fn upload_blob(
         &self,
         repository: &Repository,

@@ -144,13 +144,7 @@ impl Client {
                 text.escape_debug()
             )));
         };
-        self.move_session(
-            session,
-            &operation.request.url,
-            &answer,
-            offset_bytes,
-            size_bytes,
-        )
+        self.move_session(session, &answer, offset_bytes, size_bytes)
     }
 
     /// Sends one chunk of `blob`, from where the session is.
@@ -194,13 +188,7 @@ impl Client {
                 session.offset_bytes
             )));
         }
-        self.move_session(
-            session,
-            &operation.request.url,
-            &answer,
-            offset_bytes,
-            size_bytes,
-        )
+        self.move_session(session, &answer, offset_bytes, size_bytes)
     }
 
     /// Ends an upload, with all of `blob` where the registry has nothing of it yet.
@@ -264,7 +252,6 @@ impl Client {
     fn move_session(
         &self,
         session: &mut Session,
-        asked: &Url,
         answer: &Answer,
         offset_bytes: u64,
         size_bytes: u64,
@@ -276,7 +263,7 @@ impl Client {
         }
         // By the specification it is there; one that goes on at the same place may leave it out.
         if answer.header(LOCATION.as_str()).is_some() {
-            session.url = self.exchange().location(answer, asked)?.url;
+            session.url = self.exchange().location(answer, &session.url)?.url;
         }
         session.offset_bytes = offset_bytes;
         Ok(())

@@ -278,13 +278,10 @@ async fn a_registry_that_loses_what_was_cut_gets_it_again_in_smaller_chunks() {
     proxy.break_next(Method::PATCH, Fault::CutAfter(40 * MIB));
     blob.send(&client, &notes).await;
     let requests = server.take_received();
-    assert_eq!(
-        methods(&requests),
-        [
-            "POST", "PATCH", "GET", "POST", "PATCH", "PATCH", "PATCH", "PATCH", "PUT"
-        ]
-    );
-    assert_eq!(sizes(&requests, &Method::PATCH)[1..], [32; 4]);
+    let posts = requests.iter().filter(|it| it.method == Method::POST);
+    assert_eq!(posts.count(), 2, "{requests:?}");
+    let sizes = sizes(&requests, &Method::PATCH);
+    assert_eq!(sizes[sizes.len() - 4..], [32; 4], "{requests:?}");
     assert_eq!((server.sessions(), notes.len()), (0, 0));
 }
 

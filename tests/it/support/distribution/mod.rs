@@ -477,8 +477,8 @@ impl Registry {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            self.keep(id, start + taken, &data, index)?;
             let count = data.len() as u64;
+            self.append(id, start + taken, &data, index)?;
             taken += count;
             self.bytes.send_modify(|bytes| *bytes += count);
             let received = *self.bytes.borrow();
@@ -488,8 +488,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Keeps a piece of a session that is at `offset`.
-    fn keep(&self, id: u64, offset: u64, data: &[u8], index: usize) -> Result<(), BoxError> {
+    /// Adds to a session what belongs at this offset.
+    fn append(&self, id: u64, offset: u64, data: &[u8], index: usize) -> Result<(), BoxError> {
         let mut state = self.state();
         let Some(session) = state.sessions.get_mut(&id) else {
             return Err("the session is gone".into());
@@ -497,10 +497,11 @@ impl Registry {
         if session.bytes != offset {
             return Err("somebody else writes to the session".into());
         }
+        let count = data.len() as u64;
         session.hash.update(data);
-        session.bytes += data.len() as u64;
+        session.bytes += count;
         if let Some(received) = state.received.get_mut(index) {
-            received.bytes += data.len() as u64;
+            received.bytes += count;
         }
         Ok(())
     }

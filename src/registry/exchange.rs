@@ -140,12 +140,13 @@ impl Exchange {
     pub(super) async fn run_once(&self, operation: &Operation) -> Result<Answer, Error> {
         let request = &operation.request;
         let Some(kind) = Kind::of(request) else {
-            return self.run_now(operation).await;
+            return Box::pin(self.run_now(operation)).await;
         };
         let entering = self.wire.pace.enter(kind, identity(request));
         let mut permit = entering.await.map_err(|resting| self.resting(resting))?;
         let has_blob = matches!(request.payload, Payload::Blob(_));
-        let mut outcome = self.run_now(operation).await;
+        // Boxed, so that the futures of operations, which contain several of these, stay small.
+        let mut outcome = Box::pin(self.run_now(operation)).await;
         permit.settle(match &outcome {
             Ok(answer) => Report::of_answer(answer.took(), answer.blob_bytes()),
             Err(error) => Report::of_error(error, has_blob),

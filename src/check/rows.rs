@@ -106,7 +106,13 @@ impl Pass<'_> {
         })?;
         let more: &[Column] = match self.options.depth {
             Depth::Quick => &[Column::Job],
-            Depth::Deep => &[Column::Job, Column::Placement, Column::Run, Column::Upload],
+            Depth::Deep => &[
+                Column::Job,
+                Column::Placement,
+                Column::Run,
+                Column::Upload,
+                Column::Held,
+            ],
         };
         for column in more {
             self.each_row(catalog, *column, |_, _, _| Ok(()))?;

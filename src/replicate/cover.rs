@@ -19,11 +19,12 @@ use super::plan::{BlobStep, ContentId, Job, RepositoryId, number};
 /// That an image needs a blob in a repository: the image by its position among those that are behind.
 pub(super) type Need = (ContentId, RepositoryId, u32);
 
-/// Needs of one blob, as a range of all needs, and where it may be.
+/// Needs of one blob, as a range of all needs, where it may be, and where it is on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) needs: Range<u32>,
     pub(super) source: Option<RepositoryId>,
+    pub(super) begun: Option<RepositoryId>,
 }
 
 /// What is to be done.
@@ -68,8 +69,11 @@ pub(super) fn arrange(
     for at in order {
         let group = &groups[at];
         let of_blob = slice(needs, group);
-        let leader = elections.get(&at).map(|election| election.leader);
-        arranged.add(of_blob, group.source, leader.or(group.source));
+        let elected = elections.get(&at).map(|election| election.leader);
+        let is_wanted = |begun: &RepositoryId| repositories(of_blob).any(|it| it == *begun);
+        let begun = group.begun.filter(is_wanted);
+        let leader = group.source.or(begun).or(elected);
+        arranged.add(of_blob, group.source, leader);
     }
     arranged
 }

@@ -79,7 +79,8 @@ impl<'p> Registry<'p> {
 
     fn check_blob(&mut self, job: &BlobJob) {
         let Job { blob, repository } = job.what;
-        let is_other = |step: &&Step| matches!(step, Step::Blob(it) if it.what.blob == blob);
+        // A mount that is under way was begun when the blob was somewhere: it does not send it.
+        let is_other = |step: &&Step| matches!(step, Step::Blob(it) if it.what.blob == blob && it.from.is_none());
         let others = self.running.iter().filter(is_other).count();
         if let Some(from) = job.from {
             assert!(self.held.contains(&(blob, from)), "mounted from nowhere");

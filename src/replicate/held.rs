@@ -22,6 +22,7 @@ use std::sync::{Mutex, MutexGuard};
 use chrono::TimeDelta;
 
 use super::plan::Knowledge;
+use super::uploads::Ledger;
 use crate::base::{Chain, Digest, Repository, TargetName, Timestamp, Tree};
 use crate::catalog::{self, Catalog, Evidence, HeldRecord};
 
@@ -144,6 +145,19 @@ impl<'a> Held<'a> {
         found.unwrap_or_default()
     }
 
+    /// Returns the repository that is most likely to hold this.
+    fn find_holder(&self, digest: &Digest) -> Option<Repository> {
+        if !self.is_known.load(Ordering::Relaxed) {
+            return None;
+        }
+        let holders = self.catalog.list_holders(self.target, digest);
+        let holders = holders.unwrap_or_default();
+        let best = holders
+            .into_iter()
+            .max_by_key(|record| (self.is_believed(record), record.seen_at));
+        Some(best?.repository)
+    }
+
     fn is_believed(&self, record: &HeldRecord) -> bool {
         let age = self.now - record.seen_at;
         // One that comes from the future is of a clock that was wrong.
@@ -155,21 +169,26 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Knowledge for Held<'_> {
+/// What is known of a target altogether.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    /// What it holds.
+    pub(super) held: &'a Held<'a>,
+    /// What is on its way there.
+    pub(super) uploads: &'a Ledger<'a>,
+}
+
+impl Knowledge for Known<'_> {
     fn holds(&self, repository: &Repository, digest: &Digest) -> bool {
-        self.find(repository, digest)
-            .is_some_and(|record| self.is_believed(&record))
+        let found = self.held.find(repository, digest);
+        found.is_some_and(|record| self.held.is_believed(&record))
     }
 
     fn find_holder(&self, digest: &Digest) -> Option<Repository> {
-        if !self.is_known.load(Ordering::Relaxed) {
-            return None;
-        }
-        let holders = self.catalog.list_holders(self.target, digest);
-        let holders = holders.unwrap_or_default();
-        let best = holders
-            .into_iter()
-            .max_by_key(|record| (self.is_believed(record), record.seen_at));
-        Some(best?.repository)
+        self.held.find_holder(digest)
+    }
+
+    fn find_begun(&self, digest: &Digest) -> Option<Repository> {
+        self.uploads.find_begun(digest)
     }
 }

@@ -7,8 +7,8 @@
 //! # Order
 //!
 //! ```text
-//! per blob     one repository leads: it mounts the blob from where it is known to be, or else gets it sent;
-//!              all others that lack it mount it from there
+//! per blob     one repository leads: it mounts the blob from where it is known to be, or else gets it sent,
+//!              preferably where an earlier run has begun to; all others that lack it mount it from there
 //! blobs        1. those that are only mounted
 //!              2. shared ones that are sent, by greedy set cover: the repository goes first whose blobs spare most of what
 //!                 others would have to send
@@ -102,6 +102,9 @@ pub trait Knowledge {
 
     /// Returns a repository that may well hold this, to mount it from.
     fn find_holder(&self, digest: &Digest) -> Option<Repository>;
+
+    /// Returns a repository to which an upload of this has begun and can go on.
+    fn find_begun(&self, digest: &Digest) -> Option<Repository>;
 }
 
 /// Number of a repository in [`Plan::repositories`].
@@ -249,13 +252,6 @@ impl Plan {
         self.contents[id.at()].digest
     }
 
-    /// Returns whether a blob has to get into a repository.
-    pub fn wants(&self, repository: &Repository, blob: &Digest) -> bool {
-        self.jobs.iter().any(|job| {
-            self.digest(job.blob) == *blob && self.repository(job.repository) == repository
-        })
-    }
-
     /// Returns a manifest or blob.
     pub fn content(&self, id: ContentId) -> Descriptor {
         let content = self.contents[id.at()];
@@ -279,6 +275,14 @@ impl Plan {
     /// Returns the manifests that were left out of an image.
     pub fn omitted_of(&self, image: &ImageStep) -> &BTreeSet<Digest> {
         &self.trees[image.tree.0 as usize].omitted
+    }
+
+    /// Returns whether a step of the plan brings this blob to this repository.
+    pub fn wants(&self, repository: &Repository, blob: &Digest) -> bool {
+        let mut jobs = self.jobs.iter();
+        jobs.any(|job| {
+            self.digest(job.blob) == *blob && self.repository(job.repository) == repository
+        })
     }
 
     /// Returns the bytes that are sent if nothing of them turns out to be there.
@@ -543,10 +547,12 @@ impl Planner {
         for of_blob in needs.chunk_by(|one, other| one.0 == other.0) {
             let digest = self.contents[of_blob[0].0.at()].digest;
             let source = knowledge.find_holder(&digest);
+            let begun = knowledge.find_begun(&digest);
             let end = start + number(of_blob.len());
             groups.push(Group {
                 needs: start..end,
                 source: source.map(|repository| self.repository_id(&repository)),
+                begun: begun.map(|repository| self.repository_id(&repository)),
             });
             start = end;
         }

@@ -63,6 +63,10 @@ impl Knowledge for Known {
         all.find(|(it, _)| it == digest)
             .map(|(_, repository)| repository.clone())
     }
+
+    fn find_begun(&self, _: &Digest) -> Option<Repository> {
+        None
+    }
 }
 
 /// A wanted image, what it consists of and what was found at its place.

@@ -120,11 +120,12 @@ impl<'a> Run<'a> {
                 ..
             } = self.task;
             let held = Held::new(catalog, &target.name, clock.now())?;
+            let uploads = Ledger::open(catalog, &target.name)?;
             let plan = tokio::task::block_in_place(|| {
                 self.hold(&found)?;
-                self.plan(&found, &held)
+                self.plan(&found, &held, &uploads)
             })?;
-            self.bring(&plan, &held).await?;
+            self.bring(&plan, &held, &uploads).await;
         } else if self.image_problems.is_empty() {
             // What an earlier run has begun is there by now, or wanted no more.
             let uploads = Ledger::open(&self.task.catalog, &self.task.target.name)?;
@@ -252,7 +253,12 @@ impl<'a> Run<'a> {
     }
 
     /// Plans what is missing. Blocking.
-    fn plan(&mut self, found: &[Found], held: &Held<'_>) -> Result<Plan, Error> {
+    fn plan(
+        &mut self,
+        found: &[Found],
+        held: &Held<'_>,
+        uploads: &Ledger<'_>,
+    ) -> Result<Plan, Error> {
         let wanted = Arc::clone(&self.wanted);
         let placed = |image: &WantedImage, found: &Found| match (self.task.target.others, found) {
             // Whatever is there counts as ours.
@@ -268,14 +274,13 @@ impl<'a> Run<'a> {
             let problem = problem(subject(&wanted.images[index]), &Error::from(error));
             self.image_problems.insert(index, problem);
         }
-        Ok(survey.finish(store, &self.lease, &self.left_out))
+        Ok(survey.finish((store, &self.lease), uploads, &self.left_out))
     }
 
     /// Carries out a plan.
-    async fn bring(&mut self, plan: &Plan, held: &Held<'_>) -> Result<(), Error> {
+    async fn bring(&mut self, plan: &Plan, held: &Held<'_>, uploads: &Ledger<'_>) {
         let images = &self.wanted.images;
         tracing::debug!(target = %self.task.target.name, plan = %plan.display(images), "plan");
-        let uploads = Ledger::open(&self.task.catalog, &self.task.target.name)?;
         // Of an image that could not be looked at, nobody knows what it still wants.
         let is_all_known = self.image_problems.is_empty();
         let is_wanted =
@@ -288,7 +293,7 @@ impl<'a> Run<'a> {
             store: &self.task.store,
             lease: &self.lease,
             held,
-            uploads: &uploads,
+            uploads,
             concurrency: self.task.options.concurrency,
             stop: self.stop,
         };
@@ -312,7 +317,6 @@ impl<'a> Run<'a> {
             let problem = problem(subject(image), &error);
             self.image_problems.insert(conflict.index, problem);
         }
-        Ok(())
     }
 
     /// Returns the digest that we put to the place of an image last.

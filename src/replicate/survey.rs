@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::held::Held;
+use super::held::{Held, Known};
 use super::plan::{Conflict, Found, Plan, Planner, Standing, TreeId};
+use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use crate::base::oci::MANIFEST_BYTES_MAX;
 use crate::base::{Chain, Digest, Tree, TreeError};
@@ -98,14 +99,15 @@ impl<'w> Survey<'w> {
     /// Plans, when all that is behind was added. Blocking.
     pub(super) fn finish(
         mut self,
-        store: &Store,
-        lease: &Lease,
+        (store, lease): (&Store, &Lease),
+        uploads: &Ledger<'_>,
         left_out: &BTreeSet<usize>,
     ) -> Plan {
         self.learn(store, lease);
         self.held.flush();
         self.add_bystanders(store, lease, left_out);
-        self.planner.finish(self.held)
+        let held = self.held;
+        self.planner.finish(&Known { held, uploads })
     }
 
     /// Notes what images consist of that are in place and were not known. One that cannot be read is there all the same.
@@ -186,12 +188,12 @@ fn read_tree<E: std::error::Error + 'static>(
 }
 
 /// What was left out of an image, which may differ from package to package, and what the rest consists of.
-type Known<'w> = (&'w BTreeSet<Digest>, TreeId);
+type Read<'w> = (&'w BTreeSet<Digest>, TreeId);
 
 /// Reads what images consist of, once for each: thousands of names may stand for one large index.
 struct TreeReader<'w, F> {
     read: F,
-    known: HashMap<Digest, Vec<Known<'w>>>,
+    known: HashMap<Digest, Vec<Read<'w>>>,
 }
 
 impl<'w, F, E> TreeReader<'w, F>

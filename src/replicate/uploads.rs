@@ -59,6 +59,14 @@ impl<'a> Ledger<'a> {
         })
     }
 
+    /// Returns a repository to which an upload of this blob has begun, the one with most of it.
+    pub(super) fn find_begun(&self, digest: &Digest) -> Option<Repository> {
+        let known = self.known();
+        let begun = known.iter().filter(|((_, blob), _)| blob == digest);
+        let most = begun.max_by_key(|(_, upload)| upload.offset_bytes);
+        most.map(|((repository, _), _)| repository.clone())
+    }
+
     /// Cancels uploads that are not wanted, or too old for the registry to have kept them, and forgets them.
     pub(super) async fn clear(
         &self,

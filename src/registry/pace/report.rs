@@ -50,6 +50,7 @@ impl Server {
             | Error::SessionLost { .. }
             | Error::ManifestBlobUnknown { .. }
             | Error::ManifestInvalid { .. }
+            | Error::ForeignLayers { .. }
             | Error::Status { .. }
             | Error::Answer { .. }
             | Error::DigestMismatch { .. }

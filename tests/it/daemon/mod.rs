@@ -14,6 +14,7 @@ mod faults;
 mod foreign;
 mod full_disk;
 mod hostile;
+mod knowledge;
 mod leftovers;
 mod nested;
 mod odd_files;

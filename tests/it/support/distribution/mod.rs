@@ -477,25 +477,30 @@ impl Registry {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            let mut state = self.state();
-            let Some(session) = state.sessions.get_mut(&id) else {
-                return Err("the session is gone".into());
-            };
-            if session.bytes != start + taken {
-                return Err("somebody else writes to the session".into());
-            }
+            self.keep(id, start + taken, &data, index)?;
             let count = data.len() as u64;
-            session.hash.update(&data);
-            session.bytes += count;
             taken += count;
-            if let Some(received) = state.received.get_mut(index) {
-                received.bytes += count;
-            }
-            drop(state);
             self.bytes.send_modify(|bytes| *bytes += count);
             let received = *self.bytes.borrow();
             let mut bytes_max = self.bytes_max.subscribe();
             drop(bytes_max.wait_for(|max| received < *max).await?);
+        }
+        Ok(())
+    }
+
+    /// Keeps a piece of a session that is at `offset`.
+    fn keep(&self, id: u64, offset: u64, data: &[u8], index: usize) -> Result<(), BoxError> {
+        let mut state = self.state();
+        let Some(session) = state.sessions.get_mut(&id) else {
+            return Err("the session is gone".into());
+        };
+        if session.bytes != offset {
+            return Err("somebody else writes to the session".into());
+        }
+        session.hash.update(data);
+        session.bytes += data.len() as u64;
+        if let Some(received) = state.received.get_mut(index) {
+            received.bytes += data.len() as u64;
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod content;
 mod error;
 mod kept;
 pub mod push;
+mod reach;
 mod retain;
 mod scrub;
 mod stopped;
@@ -59,7 +60,7 @@ pub fn target_registry(
     config: &Config,
     target: &config::Target,
 ) -> Result<registry::Options, Error> {
-    wire::registry_options(config, target)
+    reach::registry_options(config, target)
 }
 
 /// Runs the daemon until it is told to stop.

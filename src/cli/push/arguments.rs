@@ -51,8 +51,17 @@ pub(in crate::cli) struct Arguments {
         group = "registry_password"
     )]
     password_file: Option<PathBuf>,
+    /// File as `docker login` or `podman login --authfile` writes it, with the login for the registry
+    #[arg(
+        long,
+        value_name = "FILE",
+        visible_alias = "authfile",
+        requires = "dest_repo",
+        conflicts_with = "username"
+    )]
+    docker_config: Option<PathBuf>,
     /// Use no credentials for the registry
-    #[arg(long, conflicts_with = "username")]
+    #[arg(long, conflicts_with_all = ["username", "docker_config"])]
     no_auth: bool,
     /// Speak HTTP to the registry instead of HTTPS
     #[arg(long)]
@@ -255,9 +264,10 @@ impl Arguments {
                 "expected --platform-address with --skip-push: there is nothing else to do",
             ));
         }
-        if self.dest_repo.is_some() && self.username.is_none() && !self.no_auth {
+        let has_login = self.username.is_some() || self.docker_config.is_some();
+        if self.dest_repo.is_some() && !has_login && !self.no_auth {
             return Err(Failure::usage(
-                "when --dest-repo is specified, either the authentication info of the image registry (--username with --password-stdin, --password-file or --password) or --no-auth must be provided",
+                "when --dest-repo is specified, either the authentication info of the image registry (--username with --password-stdin, --password-file or --password, or --docker-config) or --no-auth must be provided",
             ));
         }
         Ok(())
@@ -319,6 +329,7 @@ impl Arguments {
             trust: (!self.plain).then(|| trusted.clone()),
             connect_to: self.connect_to.clone(),
             credentials,
+            docker_config: self.docker_config.clone(),
         }))
     }
 

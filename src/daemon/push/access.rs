@@ -1,12 +1,13 @@
 //! From what the command line says of servers to clients of them.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Error;
 use crate::base::{ClusterName, Digest, Secret, SystemClock, TargetName};
 use crate::platform::{self, AcpOptions, Auth, Platform};
-use crate::registry::{self, Client};
+use crate::registry::{self, Client, DockerConfig};
 use crate::transport::{Trust, Verification};
 
 /// A registry, and how to get at it.
@@ -18,8 +19,11 @@ pub struct RegistryAccess {
     pub trust: Option<Trusted>,
     /// Another host to dial.
     pub connect_to: Option<String>,
-    /// Name and password; `None` is anonymous.
+    /// Name and password.
     pub credentials: Option<(String, Secret)>,
+    /// A `config.json` of docker or an `auth.json` of podman, for want of a name and password; without either we are
+    /// anonymous.
+    pub docker_config: Option<PathBuf>,
 }
 
 /// A platform, and how to get at it.
@@ -87,6 +91,7 @@ impl RegistryAccess {
             trust: Some(Trusted::default()),
             connect_to: None,
             credentials: None,
+            docker_config: None,
         }
     }
 
@@ -121,6 +126,7 @@ impl RegistryAccess {
             connect_to: self.connect_to.clone(),
             credentials: credentials
                 .map(|(username, password)| registry::Credentials { username, password }),
+            docker_config: self.docker_config.as_deref().map(DockerConfig::of_file),
             ..registry::Options::new(self.address.clone(), transport)
         };
         Ok(Client::new(options)?)

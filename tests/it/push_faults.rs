@@ -20,9 +20,7 @@ use std::net::SocketAddr;
 use crate::crash::from_environment;
 use crate::daemon::assert_holds;
 use crate::soak::{layer_bytes, package_with_layer};
-use crate::support::{
-    Auth, Daemon, Distribution, Ending, Package, RoughLine, Setup, TestRegistry,
-};
+use crate::support::{Auth, Daemon, Distribution, Ending, Package, RoughLine, Setup, TestRegistry};
 
 /// How often a registry that keeps only finished requests may lose what a connection carried, until requests are small enough: from
 /// 64 MiB by halves to 4 MiB, which are the bounds in `src/registry/upload/chunk.rs`.

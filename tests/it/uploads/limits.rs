@@ -62,8 +62,9 @@ impl Nginx {
         drop(free);
         let path = dir.path().join("nginx.conf");
         let root = dir.path().display();
+        // Without a master there is one process, which ends with its number.
         let configuration = format!(
-            "user root; daemon off; pid {root}/pid; error_log {root}/error.log; worker_processes 1;\n\
+            "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\n\
              events {{}}\n\
              http {{\n  access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n  \
              fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;\n  \

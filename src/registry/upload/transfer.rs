@@ -295,7 +295,7 @@ impl<'a> Transfer<'a> {
         let Stage::InDoubt { inside, cut } = &self.stage else {
             return Ok(());
         };
-        let cut = cut.or(inside.unproven.map(|kept| kept.cut));
+        let (cut, unproven) = (*cut, inside.unproven);
         let before_bytes = inside.session.offset_bytes;
         let mut session = inside.session.clone();
         let chunks = &self.client.learned().chunks;
@@ -305,7 +305,7 @@ impl<'a> Transfer<'a> {
             .await;
         if let Err(error) = asked {
             self.check_refusal(error, session).await?;
-            if let Some(cut) = cut {
+            if let Some(cut) = cut.or(unproven.map(|kept| kept.cut)) {
                 chunks.learn_cut(cut.body_bytes, cut.handed_bytes, AfterCut::Lost);
             }
             self.stage = Stage::Outside;
@@ -313,11 +313,13 @@ impl<'a> Transfer<'a> {
         }
         let more_bytes = session.offset_bytes.saturating_sub(before_bytes);
         self.enter(session, true);
-        if let Some(cut) = cut {
-            self.wait_for_proof(cut, more_bytes);
-            if more_bytes == 0 {
+        match (cut, unproven) {
+            (Some(cut), _) if more_bytes == 0 => {
                 chunks.learn_cut(cut.body_bytes, cut.handed_bytes, AfterCut::Kept(0));
             }
+            (Some(cut), _) => self.wait_for_proof(cut, more_bytes),
+            (None, Some(kept)) => self.wait_for_proof(kept.cut, kept.more_bytes + more_bytes),
+            (None, None) => {}
         }
         Ok(())
     }

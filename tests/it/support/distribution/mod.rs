@@ -227,6 +227,22 @@ impl Distribution {
     }
 }
 
+/// A body that is coming. It ends when it is read, and when its connection is dropped in the middle.
+struct Coming<'a>(&'a watch::Sender<u64>);
+
+impl<'a> Coming<'a> {
+    fn new(bodies: &'a watch::Sender<u64>) -> Self {
+        bodies.send_modify(|bodies| *bodies += 1);
+        Self(bodies)
+    }
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|bodies| *bodies -= 1);
+    }
+}
+
 impl Drop for Distribution {
     fn drop(&mut self) {
         self.task.abort();
@@ -455,10 +471,8 @@ impl Registry {
 
     /// Takes a body as far as it comes.
     async fn take(&self, id: u64, body: Incoming, index: usize) -> Result<(), BoxError> {
-        self.bodies.send_modify(|bodies| *bodies += 1);
-        let taken = self.take_frames(id, body, index).await;
-        self.bodies.send_modify(|bodies| *bodies -= 1);
-        taken
+        let _coming = Coming::new(&self.bodies);
+        self.take_frames(id, body, index).await
     }
 
     async fn take_frames(&self, id: u64, mut body: Incoming, index: usize) -> Result<(), BoxError> {

@@ -104,10 +104,6 @@ impl Amount {
     }
 
     /// Returns whether there are no blobs.
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "serde passes fields by reference"
-    )]
     pub const fn is_zero(&self) -> bool {
         self.blobs == 0
     }

@@ -143,7 +143,7 @@ impl Journal {
         let Run { items, owners } = &mut *run;
         let mut bytes = 0;
         for image in &plan.images {
-            for job in image.jobs.iter() {
+            for job in &image.jobs {
                 let job = plan.jobs[*job as usize];
                 if owners.contains_key(&job) {
                     continue;

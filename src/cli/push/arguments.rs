@@ -22,6 +22,10 @@ const KEYRING_DEFAULT: &str = "/etc/violetd/keys";
                   VIOLETD_PUSH_PLATFORM_TOKEN.\n\n\
                   A push that was interrupted goes on when the same command is run again."
 )]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and clap checks which go together"
+)]
 pub(in crate::cli) struct Arguments {
     /// Package file, folder of package files, or folder of an OCI image layout; several are pushed one after the other
     #[arg(value_name = "FILE|DIR", required = true)]

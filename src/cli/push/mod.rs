@@ -4,6 +4,7 @@ mod arguments;
 mod progress;
 mod secrets;
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -156,18 +157,20 @@ fn totals(report: &PushReport) -> String {
     );
     if counts.resources_wanted > 0 {
         let (wanted, failed) = (counts.resources_wanted, counts.resources_failed);
-        text.push_str(&format!(
-            "resources: {} of {wanted} applied, {failed} failed\n",
+        let _ = writeln!(
+            text,
+            "resources: {} of {wanted} applied, {failed} failed",
             counts.resources_applied
-        ));
+        );
     }
-    text.push_str(&format!(
-        "sent {} in {} requests, {} of them again, in {:.1} s\n",
+    let _ = writeln!(
+        text,
+        "sent {} in {} requests, {} of them again, in {:.1} s",
         ByteCount(counts.bytes_sent),
         counts.requests,
         counts.retries,
         report.seconds
-    ));
+    );
     text
 }
 

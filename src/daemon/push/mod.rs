@@ -292,7 +292,9 @@ impl Pushing {
         }
         match self.replicate(&packages).await {
             Ok(brought) => {
-                files.iter_mut().for_each(|file| file.finish(&brought));
+                for file in &mut files {
+                    file.finish(&brought);
+                }
                 if self.options.keeping == Keeping::Nothing {
                     done.extend(&brought.in_sync);
                 }
@@ -300,7 +302,9 @@ impl Pushing {
             }
             Err(error) => {
                 let error = Error::from(error);
-                files.iter_mut().for_each(|file| file.fail(&error));
+                for file in &mut files {
+                    file.fail(&error);
+                }
             }
         }
         report.files.append(&mut files);

@@ -179,9 +179,11 @@ impl FileReport {
             self.state = State::Done;
             return;
         }
+        let counts = &brought.run.counts;
+        let is_nothing_there = counts.images_pushed + counts.images_in_sync == 0;
         self.state = match brought.run.outcome {
-            RunOutcome::Failed => State::Failed,
-            RunOutcome::Incomplete | RunOutcome::InSync => State::Incomplete,
+            RunOutcome::Failed if is_nothing_there => State::Failed,
+            RunOutcome::Failed | RunOutcome::Incomplete | RunOutcome::InSync => State::Incomplete,
         };
         self.problems.clone_from(&brought.run.problems);
     }

@@ -274,7 +274,7 @@ fn golden_report() {
         bytes: 300,
         requests: 5,
         retries: 1,
-        seconds: 0.5,
+        milliseconds: 500,
         problem: None,
     };
     let report = ReportRecord {
@@ -291,7 +291,8 @@ fn golden_report() {
         ),
         r#""state":"pushed","planned":{"blobs":2,"bytes":300},"sent":{"blobs":1,"bytes":300},"#
             .to_owned(),
-        r#""bytes":300,"requests":5,"retries":1,"seconds":0.5}],"images_left_out":7}"#.to_owned(),
+        r#""bytes":300,"requests":5,"retries":1,"milliseconds":500}],"images_left_out":7}"#
+            .to_owned(),
     ];
     assert_golden(Column::Report, &report, &body.concat());
     for (state, name) in [

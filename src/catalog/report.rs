@@ -8,7 +8,7 @@ use super::{Catalog, Column, Error, codec, column};
 use crate::base::{Digest, TargetName, Timestamp};
 
 /// What the last run of a target did, image by image.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportRecord {
     /// The target: the key.
     pub target: TargetName,
@@ -22,7 +22,7 @@ pub struct ReportRecord {
 }
 
 /// What a run did for one image.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageReport {
     /// Its place: repository and tag, or digest.
     pub image: String,
@@ -52,7 +52,7 @@ pub struct ImageReport {
     /// Requests that were sent again.
     pub retries: u64,
     /// From its first step to its last one. Other images may have had their turn in between.
-    pub seconds: f64,
+    pub milliseconds: u64,
     /// Why it is not in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,

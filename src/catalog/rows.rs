@@ -18,7 +18,7 @@ use super::{DATABASE, Error, codec};
 use crate::base::Digest;
 
 /// What a row holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// A package that is ready.
     Package(Box<PackageRecord>),

@@ -53,7 +53,7 @@ fn find(stopped: &Stopped<'_>, target: &TargetName) -> Result<ReportView, Failur
 /// Returns the report for people.
 fn text(report: &ReportView, is_all: bool) -> String {
     let header = [
-        "IMAGE", "STATE", "SENT", "MOUNTED", "SKIPPED", "RESUMED", "REQUESTS", "AGAIN", "SECONDS",
+        "IMAGE", "STATE", "SENT", "MOUNTED", "SKIPPED", "RESUMED", "REQUESTS", "AGAIN", "MS",
     ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     let is_shown = |image: &&ImageReport| is_all || image.requests > 1 || image.problem.is_some();
@@ -92,7 +92,7 @@ fn row(image: &ImageReport) -> Vec<String> {
         amount(image.resumed),
         image.requests.to_string(),
         image.retries.to_string(),
-        format!("{:.1}", image.seconds),
+        image.milliseconds.to_string(),
     ]
 }
 

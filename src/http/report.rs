@@ -12,7 +12,7 @@ use crate::base::TargetName;
 use crate::catalog::{self, Catalog, ImageReport, RunRecord};
 
 /// What the last run of a target did.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportView {
     /// The record of the run.
     #[serde(flatten)]

@@ -276,7 +276,7 @@ impl Item {
             bytes: self.bytes,
             requests: self.share.requests(),
             retries: self.share.retries(),
-            seconds: self.taken.as_secs_f64(),
+            milliseconds: u64::try_from(self.taken.as_millis()).unwrap_or(u64::MAX),
             problem,
         }
     }
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(pushed.resumed, amount(1, 30));
         assert_eq!((pushed.bytes, pushed.requests), (70, 4));
         assert_eq!(in_place.digest, digest("there"));
-        assert_eq!((in_place.requests, in_place.seconds), (1, 0.0));
+        assert_eq!((in_place.requests, in_place.milliseconds), (1, 0));
         assert!(journal.finish(&problems).is_empty());
     }
 }

@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "what each kill has cost is the result")]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::crash::{Victim, from_environment};
 use crate::daemon::{assert_holds, setup_without_delivery, wait_ready};
@@ -23,6 +24,10 @@ const UNDER_WAY_BYTES_MAX: u64 = 16 << 20;
 /// What may be sent again to a registry that keeps only finished requests: the largest one, `CHUNK_BYTES` of
 /// `src/registry/upload/chunk.rs`.
 const REQUEST_BYTES_MAX: u64 = 64 << 20;
+
+/// Runs the victim so that nothing but the layer is on its way. A session whose beginning was not answered yet when its process
+/// was killed is known to nobody but the registry, and would be counted here.
+const ONE_AT_A_TIME: [&str; 2] = ["env", "VIOLETD_REPLICATE__CONCURRENCY=1"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_keeps_what_came_is_sent_only_what_was_under_way_again_after_a_kill() {
@@ -52,7 +57,7 @@ async fn a_registry_that_keeps_finished_requests_is_sent_at_most_one_again_after
         assert_holds(&registry, &package);
         assert!(again <= REQUEST_BYTES_MAX, "sent again: {again} bytes");
         let left = sessions(&registry, &package);
-        assert!(left <= 1, "sessions: {left}");
+        assert!(left.len() <= 1, "sessions with so many bytes: {left:?}");
     }
 }
 
@@ -82,7 +87,7 @@ async fn kill_and_finish(
         proxy.address(),
         "",
     );
-    let victim = Victim::start(&setup, &[]);
+    let victim = Victim::start(&setup, &ONE_AT_A_TIME);
     let moment = layer_bytes() * percent / 100;
     proxy.wait_for_uploaded_bytes(moment).await;
     victim.die();
@@ -97,12 +102,16 @@ async fn kill_and_finish(
     again
 }
 
-/// Counts the upload sessions on a registry's disk.
-fn sessions(registry: &TestRegistry, package: &Package) -> usize {
+/// Returns how many bytes each upload session has that is left on a registry's disk.
+fn sessions(registry: &TestRegistry, package: &Package) -> Vec<u64> {
     let repositories = registry.storage().join("docker/registry/v2/repositories");
     let images = package.images.placed.iter();
     let uploads = images.map(|image| repositories.join(image.repository).join("_uploads"));
-    uploads.map(|folder| names(&folder).len()).sum()
+    let size = |session: PathBuf| std::fs::metadata(session.join("data")).map_or(0, |it| it.len());
+    uploads
+        .flat_map(|folder| names(&folder).into_iter().map(move |it| folder.join(it)))
+        .map(size)
+        .collect()
 }
 
 fn kills() -> usize {

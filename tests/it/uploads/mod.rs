@@ -16,13 +16,12 @@ use tokio::sync::watch;
 use violetd::base::oci::Descriptor;
 use violetd::base::{Class, Classified as _, Digest, Repository, Secret};
 use violetd::registry::{
-    BlobSource, Client, Credentials, Error, Mount, NoUploads, Options, Unfinished, Uploaded,
-    Uploads,
+    BlobSource, Client, Error, Mount, NoUploads, Options, Unfinished, Uploaded, Uploads,
 };
 
 use crate::support::{
-    Auth, Behaviour, Distribution, Fault, Keeps, Mounts, PASSWORD, Proxy, Received, Scripted,
-    TestRegistry, USERNAME, on, within,
+    Auth, Behaviour, Distribution, Fault, Keeps, Mounts, Proxy, Received, Scripted, TestRegistry,
+    on, within,
 };
 
 const MIB: u64 = 1 << 20;
@@ -199,18 +198,6 @@ async fn connect(options: Options) -> Client {
     let client = Client::new(options).unwrap();
     client.check().await.unwrap();
     client
-}
-
-/// Returns options of a client that asks first how the registry wants to be told who asks.
-fn with_login(options: Options) -> Options {
-    let credentials = Some(Credentials {
-        username: USERNAME.to_owned(),
-        password: Secret::new(PASSWORD.to_owned()),
-    });
-    Options {
-        credentials,
-        ..options
-    }
 }
 
 /// Returns a client of `server` that talks to a proxy before it.
@@ -391,7 +378,7 @@ async fn a_large_blob_whose_last_answer_was_lost_is_not_sent_again() {
             .header("content-length", size_bytes.to_string()),
     ])
     .await;
-    let client = Client::new(with_login(server.options())).unwrap();
+    let client = Client::new(server.options()).unwrap();
     let notes = Notes::default();
     assert_eq!(blob.send(&client, &notes).await, (size_bytes, 0));
     assert_eq!(notes.len(), 0);
@@ -422,7 +409,7 @@ async fn a_chunk_that_does_not_follow_is_sent_from_where_the_registry_is() {
         on("PUT", format!("{}&digest={digest}", at("3"))).answer(201),
     ])
     .await;
-    let client = Client::new(with_login(server.options())).unwrap();
+    let client = Client::new(server.options()).unwrap();
     assert_eq!(blob.send(&client, &NoUploads).await, (CHUNK_BYTES + 5, 0));
     let patch = &server.finish()[3];
     let expected = format!("{CHUNK_BYTES}-{}", CHUNK_BYTES + 4);

@@ -54,13 +54,12 @@ impl Listed {
         };
         let mut claims = Vec::new();
         for entry in layout.entries() {
-            match layout.claims_of(entry)? {
-                Some(more) => claims.extend(more),
-                None => {
-                    let reference = layout.name_image(entry, repository)?;
-                    lister.add(&reference, &entry.descriptor)?;
-                }
+            if let Some(more) = layout.claims_of(entry)? {
+                claims.extend(more);
+                continue;
             }
+            let reference = layout.name_image(entry, repository)?;
+            lister.add(&reference, &entry.descriptor)?;
         }
         lister.add_referrers(claims)?;
         Ok(lister.listed)

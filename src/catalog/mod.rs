@@ -48,6 +48,7 @@ mod packages;
 mod rebuild;
 mod reconcile;
 mod record;
+mod report;
 mod rows;
 
 use std::path::Path;
@@ -71,6 +72,7 @@ pub use self::record::{
     NewPackage, PackageRecord, PackageSummary, PinRecord, Placement, Problem, Provenance,
     RunCounts, RunOutcome, RunRecord, TargetRecord, UploadRecord,
 };
+pub use self::report::{Amount, ImageReport, ImageState, ReportRecord};
 pub use self::rows::{Row, Rows, read_record};
 
 /// Where a catalog has what it says from.

@@ -13,6 +13,7 @@ use super::record::{
     CondemnedRecord, Content, IngestRecord, JobRecord, PackageRecord, PinRecord, Placement,
     RunRecord, TargetRecord, UploadRecord,
 };
+use super::report::ReportRecord;
 use super::{DATABASE, Error, codec};
 use crate::base::Digest;
 
@@ -29,6 +30,8 @@ pub enum Row {
     Target(Box<TargetRecord>),
     /// A run.
     Run(Box<RunRecord>),
+    /// What the last run of a target did for each image.
+    Report(Box<ReportRecord>),
     /// What a package, by the digest of its file, keeps in the store.
     Content(Digest, Content),
     /// A blob that no package keeps.
@@ -113,6 +116,11 @@ fn decode(column: Column, key: &[u8], row: &[u8]) -> Result<Row, Error> {
             let number = column::run_number(key).unwrap_or_default();
             let expected = column::run_key(&record.target, number);
             check_key(column, key, &expected).map(|()| Row::Run(record))
+        }
+        Column::Report => {
+            let record: Box<ReportRecord> = decode_json(column, key, row)?;
+            let expected = column::target_key(&record.target).to_vec();
+            check_key(column, key, &expected).map(|()| Row::Report(record))
         }
         Column::Content => {
             let content = codec::decode_content(key, row)?;

@@ -31,6 +31,7 @@ mod package;
 mod pin;
 mod push;
 mod reach;
+mod report;
 mod retain;
 mod scrub;
 mod serve;
@@ -70,6 +71,8 @@ enum Command {
     Targets(status::Arguments),
     /// Bring packages or images to a registry and a platform now, without a daemon
     Push(Box<push::Arguments>),
+    /// Show what the last run of a target did, image by image
+    Report(report::Arguments),
     /// Ask the running daemon to bring targets in sync now
     Sync(status::SyncArguments),
     /// Limit how many bytes per second go to a target, until the daemon is started again
@@ -146,6 +149,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Packages(arguments) => status::packages(&arguments),
         Command::Targets(arguments) => status::targets(&arguments),
         Command::Push(arguments) => push::run(*arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Sync(arguments) => status::sync(&arguments),
         Command::Limit(arguments) => limit::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),

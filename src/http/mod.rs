@@ -6,6 +6,7 @@
 //! | `GET /v1/packages` | the packages; `?after=<digest>&limit=<number>` for some of them |
 //! | `GET /v1/packages/{digest}` | all that is known of one ([`view::PackageDetailView`]) |
 //! | `GET /v1/targets` | the targets |
+//! | `GET /v1/targets/{name}/report` | what its last run did, image by image ([`report::ReportView`]) |
 //! | `POST /v1/targets/{name}/sync` | asks for a run now; 202, or 404 |
 //! | `POST /v1/targets/{name}/limit` | changes the limit on bytes per second, until the daemon ends ([`pace::LimitBody`]) |
 //! | `GET /v1/scrub` | how scrubs go and what they found ([`scrub::ScrubView`]) |
@@ -26,6 +27,7 @@ pub mod client;
 mod metrics;
 pub mod pace;
 mod packages;
+pub mod report;
 pub mod retain;
 pub mod scrub;
 pub mod status;
@@ -97,6 +99,7 @@ pub async fn serve_unix(listener: UnixListener, sources: Sources, stop: Cancella
         .route("/v1/packages", get(packages::list))
         .route("/v1/packages/{digest}", get(packages::show))
         .route("/v1/targets", get(get_targets))
+        .route("/v1/targets/{name}/report", get(report::show))
         .route("/v1/scrub", get(scrub::get_scrub).post(scrub::post_scrub))
         .route("/v1/retain/plan", get(retain::get_plan))
         .route("/v1/retain/apply", post(retain::post_apply))

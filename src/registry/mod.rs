@@ -77,8 +77,8 @@ pub use self::wire::Counters;
 use self::wire::Request;
 use crate::base::{Clock, SystemClock};
 pub use crate::transport::{
-    Action, CertificateProblem, Identity, Message, Proxies, Proxy, ProxyLogin, Retries, Trust,
-    Verification,
+    Action, CertificateProblem, Identity, Message, Proxies, Proxy, ProxyLogin, Retries, Share,
+    Trust, Verification,
 };
 
 /// A client of one registry.

@@ -21,7 +21,8 @@ use super::payload::{Fault, Payload};
 use super::refusal::{BODY_BYTES_MAX, Refusal};
 use crate::base::Timestamp;
 use crate::transport::{
-    Action, CertificateProblem, Proxies, find_refused_identity, find_source, parse_retry_after,
+    Action, CertificateProblem, Proxies, Share, find_refused_identity, find_source,
+    parse_retry_after,
 };
 
 /// What a client has done since it was made.
@@ -166,6 +167,7 @@ impl Wire {
             }
         };
         self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        Share::note_request();
         let begun_at = Instant::now();
         let outcome = self.watch(&progress, builder.send()).await;
         if let (Some(source), Payload::Blob(blob)) = (fault.take(), &request.payload) {

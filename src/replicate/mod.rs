@@ -35,6 +35,7 @@ mod flow;
 mod held;
 mod once;
 pub mod plan;
+mod report;
 mod resources;
 mod run;
 mod survey;
@@ -54,8 +55,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::held::KEPT_FOR;
-pub use self::once::Presence;
-use self::run::Run;
+pub use self::once::{Brought, Presence};
+pub use self::report::{Journal, Sight};
+use self::run::{Ended, Run};
 pub use self::trigger::Reason;
 use self::trigger::{Situation, until_first};
 use self::wanted::{Filter, Wanted};
@@ -350,6 +352,8 @@ pub struct Replicate {
     seen: Vec<Digest>,
     /// When it was last looked for knowledge of the target that is too old.
     swept_at: Option<Timestamp>,
+    /// Follows the run in progress.
+    journal: Journal,
     /// What the catalog knew of the target at the start. `None` until the first look.
     record: Option<TargetRecord>,
 }
@@ -388,6 +392,7 @@ impl Replicate {
             retry_at: None,
             seen: Vec::new(),
             swept_at: None,
+            journal: Journal::default(),
             record: None,
         };
         (task, handle)
@@ -488,21 +493,30 @@ impl Replicate {
         let run = Run::new(self, wanted, stop).finish(reason).await;
         self.progress
             .send_modify(|progress| progress.running = None);
-        let (run, synced) = run?;
-        let summary = run::summary(&run);
-        self.finish(record, &run, synced, latest_due)?;
+        let ended = run?;
+        let summary = run::summary(&ended.run);
+        self.finish(record, &ended, latest_due)?;
         self.sweep()?;
         Ok(summary)
+    }
+
+    /// Returns what follows the runs of this target.
+    pub fn journal(&self) -> Journal {
+        self.journal.clone()
     }
 
     /// Records a run and decides when it is repeated.
     fn finish(
         &mut self,
         mut record: TargetRecord,
-        run: &RunRecord,
-        synced: Option<Vec<Digest>>,
+        ended: &Ended,
         latest_due: Option<Timestamp>,
     ) -> Result<(), Error> {
+        let Ended {
+            run,
+            synced,
+            images,
+        } = ended;
         if run.outcome == RunOutcome::InSync {
             self.backoff.reset();
             self.retry_at = None;
@@ -514,10 +528,11 @@ impl Replicate {
         record.last_scheduled_at = record.last_scheduled_at.max(latest_due);
         // A registry that cannot be asked has not lost what it held.
         if let Some(synced) = synced {
-            record.synced_packages = synced;
+            record.synced_packages.clone_from(synced);
         }
         record.last_run = Some(run.clone());
         self.catalog.commit_run(run, &record)?;
+        self.catalog.put_report(&report::kept(run, images))?;
         self.record = Some(record);
         Ok(())
     }

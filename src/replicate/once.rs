@@ -8,10 +8,10 @@ use super::apply::observe;
 use super::resources::{self, WantedResources};
 use super::run::Run;
 use super::trigger::Reason;
-use super::wanted::Wanted;
+use super::wanted::{Wanted, WantedPackage};
 use super::{Error, Replicate, problem};
 use crate::base::Digest;
-use crate::catalog::{PackageRecord, Problem, RunCounts, RunOutcome, RunRecord};
+use crate::catalog::{ImageReport, PackageRecord, Problem, RunCounts, RunOutcome, RunRecord};
 
 /// Which images must be there before resources are published that name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,28 +22,43 @@ pub enum Presence {
     Claimed,
 }
 
+/// What became of packages that were brought to a target.
+#[derive(Debug)]
+pub struct Brought {
+    /// The record of the run.
+    pub run: RunRecord,
+    /// What was done for each image.
+    pub images: Vec<ImageReport>,
+    /// The packages of which everything is in place.
+    pub in_sync: Vec<Digest>,
+}
+
 impl Replicate {
     /// Brings these packages to the target now, and nothing else. What is not in the catalog is left out.
     pub async fn run_once(
         &mut self,
         packages: &[Digest],
         stop: &CancellationToken,
-    ) -> Result<RunRecord, Error> {
+    ) -> Result<Brought, Error> {
         let record = self.record()?;
         let packages = self.find_packages(packages)?;
-        let (run, synced) = Run::new(self, Wanted::collect(packages), stop)
+        let ended = Run::new(self, Wanted::collect(packages), stop)
             .finish(Reason::Request)
             .await?;
-        self.finish(record, &run, synced, None)?;
-        Ok(run)
+        self.finish(record, &ended, None)?;
+        Ok(Brought {
+            run: ended.run,
+            images: ended.images,
+            in_sync: ended.synced.unwrap_or_default(),
+        })
     }
 
     /// Publishes the resources of these packages now, without bringing an image to the registry.
     pub async fn publish_once(
-        &mut self,
+        &self,
         packages: &[Digest],
         presence: Presence,
-    ) -> Result<RunRecord, Error> {
+    ) -> Result<Brought, Error> {
         let started_at = self.clock.now();
         let wanted = Wanted::collect(self.find_packages(packages)?);
         let mut counts = RunCounts::default();
@@ -51,30 +66,35 @@ impl Replicate {
             Presence::Checked => self.find_missing(&wanted, &mut counts).await,
             Presence::Claimed => BTreeMap::new(),
         };
-        let is_complete = |package: &super::wanted::WantedPackage| {
+        let is_complete = |package: &WantedPackage| {
             !package
                 .images
                 .iter()
                 .any(|image| missing.contains_key(image))
         };
         let target = &self.target;
-        let mut problems: Vec<Problem> = Vec::new();
+        let mut failed = BTreeMap::new();
         if let Some(platform) = &target.platform {
             let collected =
-                WantedResources::collect(target, platform, &self.catalog, &wanted, is_complete)
+                WantedResources::collect(target, platform, &self.catalog, &wanted, &is_complete)
                     .await?;
             let timeout = self.options.verdict_timeout;
-            let failed = resources::apply(platform, &collected, timeout, &mut counts).await;
-            problems.extend(failed.into_values());
+            failed = resources::apply(platform, &collected, timeout, &mut counts).await;
         }
-        problems.extend(missing.into_values());
+        let packages = wanted.packages.iter();
+        let in_sync = packages
+            .filter(|package| is_complete(package) && !failed.contains_key(&package.digest))
+            .map(|package| package.digest)
+            .collect();
+        let mut problems: Vec<Problem> =
+            failed.into_values().chain(missing.into_values()).collect();
         problems.dedup();
         let outcome = if problems.is_empty() {
             RunOutcome::InSync
         } else {
             RunOutcome::Incomplete
         };
-        Ok(RunRecord {
+        let run = RunRecord {
             target: target.name.clone(),
             started_at,
             finished_at: self.clock.now(),
@@ -82,6 +102,11 @@ impl Replicate {
             outcome,
             counts,
             problems,
+        };
+        Ok(Brought {
+            run,
+            images: Vec::new(),
+            in_sync,
         })
     }
 

@@ -12,6 +12,7 @@ mod error;
 mod message;
 mod proxy;
 mod retry;
+mod share;
 
 pub use self::connect::{
     CONNECT_TIMEOUT, Connection, Cookies, Identity, Trust, USER_AGENT, Verification,
@@ -23,3 +24,4 @@ pub use self::error::{
 pub use self::message::Message;
 pub use self::proxy::{Proxies, Proxy, ProxyLogin};
 pub use self::retry::{Attempts, Retries, RetryAfter, parse_retry_after};
+pub use self::share::Share;

@@ -12,7 +12,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::Error;
+use super::{Error, Share};
 use crate::base::{Chain, Class, Classified, Timestamp};
 use crate::sys::backoff::{self, Backoff};
 
@@ -118,6 +118,7 @@ impl Attempts<'_> {
             "request failed, will be repeated"
         );
         self.repetitions.fetch_add(1, Ordering::Relaxed);
+        Share::note_retry();
         tokio::time::sleep(pause).await;
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! The arguments of `violetd push`: those of violet under the same names, and ours.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use super::super::Failure;
 use super::secrets::{PLATFORM_PASSWORD, PLATFORM_TOKEN, REGISTRY_PASSWORD, Secrets};
-use crate::base::{ClusterName, Repository, Secret};
+use crate::base::{ByteCount, ClusterName, ParseByteCountError, Repository, Secret};
 use crate::daemon::push::{
     Keeping, Login, Options, Others, PlatformAccess, RegistryAccess, Trusted, Work,
 };
@@ -20,6 +21,10 @@ const KEYRING_DEFAULT: &str = "/etc/violetd/keys";
                   standard input, or in the environment: VIOLETD_PUSH_PASSWORD, VIOLETD_PUSH_PLATFORM_PASSWORD, \
                   VIOLETD_PUSH_PLATFORM_TOKEN.\n\n\
                   A push that was interrupted goes on when the same command is run again."
+)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line, and clap checks which go together"
 )]
 pub(in crate::cli) struct Arguments {
     /// Package file, folder of package files, or folder of an OCI image layout; several are pushed one after the other
@@ -161,8 +166,11 @@ pub(in crate::cli) struct Arguments {
     /// Believe any certificate: whoever is in between can read and change everything
     #[arg(long)]
     insecure_skip_tls_verify: bool,
-    /// Requests in flight at one time
-    #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// The most bytes of blobs per second, such as 20MB
+    #[arg(long, value_name = "SIZE", value_parser = parse_bandwidth)]
+    bandwidth: Option<NonZeroU64>,
+    /// The most requests of one kind in flight at one time
+    #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     concurrency: u16,
     /// Where packages are unpacked; by default `violetd` in the user's cache folder
     #[arg(long, value_name = "DIR")]
@@ -330,6 +338,8 @@ impl Arguments {
             connect_to: self.connect_to.clone(),
             credentials,
             docker_config: self.docker_config.clone(),
+            concurrency_max: self.concurrency.into(),
+            bandwidth_max: self.bandwidth,
         }))
     }
 
@@ -368,6 +378,13 @@ impl Arguments {
             client_id: self.client_id.clone(),
         })
     }
+}
+
+fn parse_bandwidth(text: &str) -> Result<NonZeroU64, String> {
+    let bytes: ByteCount = text
+        .parse()
+        .map_err(|error: ParseByteCountError| error.to_string())?;
+    NonZeroU64::new(bytes.0).ok_or_else(|| "expected at least 1 byte per second".to_owned())
 }
 
 /// Returns where packages are unpacked (XDG Base Directory Specification 0.8: relative paths are to be ignored).

@@ -1,41 +1,37 @@
 //! `violetd push`: brings packages and images to a registry and a platform without a daemon, with violet's flags.
 
 mod arguments;
+mod progress;
 mod secrets;
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
 pub(super) use self::arguments::Arguments;
+use self::progress::{Progress, SHOWN_EVERY};
 use super::{Outcome, exit_code, output, runtime};
 use crate::base::{ByteCount, Class};
 use crate::catalog::{Problem, Provenance};
-use crate::daemon::push::{self, FileReport, PushReport, State};
+use crate::daemon::push::{self, FileReport, PushReport, State, Watch};
 use crate::sys::signal;
+
+/// How long steps in progress may take to end once somebody wants to stop. What is cut off then goes on from there the next time,
+/// as after SIGKILL. Chosen, not measured: longer than most people wait before they press Ctrl-C again.
+const STOP_MAX: Duration = Duration::from_secs(3);
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     arguments.notes().iter().for_each(output::note);
     start_log(&arguments);
     let is_json = arguments.json;
+    let is_shown = shows_progress(&arguments);
     let options = arguments.options()?;
-    let stop = CancellationToken::new();
     let runtime = runtime()?;
-    let report = runtime.block_on(async {
-        let pushing = push::push(options, stop.clone());
-        tokio::pin!(pushing);
-        tokio::select! {
-            report = &mut pushing => report,
-            // What is in progress is finished or given up by itself, so that the next push can go on from there.
-            Ok(name) = signal::shutdown() => {
-                output::note(format!("note: {name}: stops; the same command goes on from here"));
-                stop.cancel();
-                pushing.await
-            }
-        }
-    });
+    let report = runtime.block_on(push(options, is_shown));
     runtime.shutdown_background();
     let report = report?;
     if is_json {
@@ -50,10 +46,44 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     })
 }
 
+/// Pushes, shows how far it is, and stops in an orderly way where a signal says so.
+async fn push(options: push::Options, is_shown: bool) -> Result<PushReport, push::Error> {
+    let (stop, watch) = (CancellationToken::new(), Watch::default());
+    let pushing = push::push(options, watch.clone(), stop.clone());
+    tokio::pin!(pushing);
+    let signal = signal::shutdown();
+    tokio::pin!(signal);
+    let mut ticks = tokio::time::interval(SHOWN_EVERY);
+    let mut progress = Progress::default();
+    loop {
+        tokio::select! {
+            report = &mut pushing => {
+                progress.clear();
+                return report;
+            }
+            name = &mut signal => {
+                progress.clear();
+                let name = name.unwrap_or("no signals");
+                output::note(format!("note: {name}: stops; the same command goes on from here"));
+                stop.cancel();
+                let ended = tokio::time::timeout(STOP_MAX, pushing).await;
+                return ended.unwrap_or(Err(push::Error::Stopped));
+            }
+            _ = ticks.tick(), if is_shown => progress.show(&watch.sight(), Instant::now()),
+        }
+    }
+}
+
+/// Returns whether there is somebody to look, who wants to.
+fn shows_progress(arguments: &Arguments) -> bool {
+    let is_terminal = std::io::stderr().is_terminal();
+    is_terminal && !arguments.no_progress && !arguments.debug
+}
+
 /// Sends log lines to standard error.
 fn start_log(arguments: &Arguments) {
     let is_terminal = std::io::stderr().is_terminal();
-    let level = match (arguments.debug, is_terminal && !arguments.no_progress) {
+    let level = match (arguments.debug, shows_progress(arguments)) {
         (true, _) => LevelFilter::DEBUG,
         // Progress says the same.
         (false, true) => LevelFilter::ERROR,
@@ -127,18 +157,20 @@ fn totals(report: &PushReport) -> String {
     );
     if counts.resources_wanted > 0 {
         let (wanted, failed) = (counts.resources_wanted, counts.resources_failed);
-        text.push_str(&format!(
-            "resources: {} of {wanted} applied, {failed} failed\n",
+        let _ = writeln!(
+            text,
+            "resources: {} of {wanted} applied, {failed} failed",
             counts.resources_applied
-        ));
+        );
     }
-    text.push_str(&format!(
-        "sent {} in {} requests, {} of them again, in {:.1} s\n",
+    let _ = writeln!(
+        text,
+        "sent {} in {} requests, {} of them again, in {:.1} s",
         ByteCount(counts.bytes_sent),
         counts.requests,
         counts.retries,
         report.seconds
-    ));
+    );
     text
 }
 

@@ -1,13 +1,14 @@
 //! From what the command line says of servers to clients of them.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Error;
 use crate::base::{ClusterName, Digest, Secret, SystemClock, TargetName};
 use crate::platform::{self, AcpOptions, Auth, Platform};
-use crate::registry::{self, Client, DockerConfig};
+use crate::registry::{self, Client, DockerConfig, PaceOptions};
 use crate::transport::{Trust, Verification};
 
 /// A registry, and how to get at it.
@@ -24,6 +25,10 @@ pub struct RegistryAccess {
     /// A `config.json` of docker or an `auth.json` of podman, for want of a name and password; without either we are
     /// anonymous.
     pub docker_config: Option<PathBuf>,
+    /// The most requests of one kind in flight at one time.
+    pub concurrency_max: usize,
+    /// The most bytes of blobs per second.
+    pub bandwidth_max: Option<NonZeroU64>,
 }
 
 /// A platform, and how to get at it.
@@ -92,6 +97,8 @@ impl RegistryAccess {
             connect_to: None,
             credentials: None,
             docker_config: None,
+            concurrency_max: 1,
+            bandwidth_max: None,
         }
     }
 
@@ -122,11 +129,17 @@ impl RegistryAccess {
             Some(trusted) => registry::Transport::Https(trusted.trust()),
         };
         let credentials = self.credentials.clone();
+        let pace = PaceOptions {
+            concurrency_max: self.concurrency_max,
+            bandwidth_max: self.bandwidth_max,
+            ..PaceOptions::default()
+        };
         let options = registry::Options {
             connect_to: self.connect_to.clone(),
             credentials: credentials
                 .map(|(username, password)| registry::Credentials { username, password }),
             docker_config: self.docker_config.as_deref().map(DockerConfig::of_file),
+            pace,
             ..registry::Options::new(self.address.clone(), transport)
         };
         Ok(Client::new(options)?)

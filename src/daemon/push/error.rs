@@ -39,6 +39,9 @@ pub enum Error {
     /// A chart cannot be published.
     #[error("expected a package whose resources can be published, found a chart")]
     Chart,
+    /// Somebody wanted to stop.
+    #[error("stopped before the end")]
+    Stopped,
     /// The cache cannot be locked.
     #[error(transparent)]
     Lock(#[from] sys::lock::Error),
@@ -81,6 +84,7 @@ impl Error {
             Self::NoPackages { .. } => "no-packages",
             Self::Unreadable { .. } | Self::Fs(_) => "file-system",
             Self::Chart => "chart",
+            Self::Stopped => "stopped",
             Self::Lock(_) => "lock",
             Self::Store(_) => "store",
             Self::Catalog(_) => "catalog",
@@ -97,6 +101,7 @@ impl Classified for Error {
         match self {
             Self::NoDestination | Self::Chart => Class::Usage,
             Self::NoPackages { .. } => Class::Absent,
+            Self::Stopped => Class::Transient,
             Self::Unreadable { source, .. } => sys::fs::class_of(source),
             Self::Lock(error) => error.class(),
             Self::Fs(error) => error.class(),
@@ -125,6 +130,7 @@ impl Classified for Error {
             Self::Ingest(ingest::Error::Package(package::Error::BaseMissing { .. })) => Some(
                 "push what it builds on first, with --keep, so that it is in the cache".to_owned(),
             ),
+            Self::Stopped => Some("run the same command again to go on".to_owned()),
             Self::Unreadable { .. } => None,
             Self::Lock(error) => error.hint(),
             Self::Fs(error) => error.hint(),

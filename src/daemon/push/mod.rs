@@ -28,6 +28,7 @@ pub mod cache;
 mod error;
 mod report;
 mod source;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,13 +41,14 @@ pub use self::access::{Login, PlatformAccess, RegistryAccess, Trusted};
 use self::cache::Cache;
 pub use self::error::Error;
 use self::report::refused;
-pub use self::report::{FileReport, PackageReport, PushReport, State};
+pub use self::report::{FileReport, PackageReport, PushReport, RunReport, State};
 use self::source::{Origin, Taken, Taker};
+pub use self::watch::{Sight, Watch};
 use crate::base::{Clock, ClusterName, Digest, PackageKind, Repository, SystemClock, Timestamp};
-use crate::catalog::{RunOutcome, RunRecord};
+use crate::ingest;
 pub use crate::replicate::Others;
 use crate::replicate::wanted::Filter;
-use crate::replicate::{self, Presence, Replicate, Role, Target};
+use crate::replicate::{self, Brought, Presence, Replicate, Role, Target};
 use crate::task::Timetable;
 use crate::verify::Requirements;
 
@@ -120,8 +122,12 @@ impl Timetable for Never {
     }
 }
 
-/// Pushes what `options` names. Ends early, with what was done until then, once `stop` is cancelled.
-pub async fn push(options: Options, stop: CancellationToken) -> Result<PushReport, Error> {
+/// Pushes what `options` names, watched by `watch`. Ends early, with what was done until then, once `stop` is cancelled.
+pub async fn push(
+    options: Options,
+    watch: Watch,
+    stop: CancellationToken,
+) -> Result<PushReport, Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started_at = clock.now();
     let origins = source::list(&options.sources)?;
@@ -141,12 +147,15 @@ pub async fn push(options: Options, stop: CancellationToken) -> Result<PushRepor
     };
     let registry = options.registry.as_ref().map(RegistryAccess::address);
     let mut report = PushReport::new(registry, options.platform.as_ref(), started_at);
+    let client = target.registry.clone();
     let (task, _) = Replicate::new(target, replicate_options, parts);
+    watch.follow(task.journal(), client);
     let taker = Taker::new(&cache, &options, Arc::clone(&clock), stop.clone())?;
     let mut pushing = Pushing {
         task,
         cache,
         options,
+        watch,
         stop,
     };
     pushing.all(origins, taker, &mut report).await?;
@@ -187,11 +196,37 @@ struct Pushing {
     task: Replicate,
     cache: Cache,
     options: Options,
+    watch: Watch,
     stop: CancellationToken,
 }
 
 /// A file that is being taken in.
-type Taking = JoinHandle<(Origin, Result<Taken, Error>)>;
+struct Taking {
+    origin: Origin,
+    work: JoinHandle<Result<Taken, Error>>,
+}
+
+/// A file that was taken in, or was not.
+type Tried = (Origin, Result<Taken, Error>);
+
+impl Taking {
+    fn start(taker: &Arc<Taker>, origin: Origin) -> Self {
+        let (taker, path) = (Arc::clone(taker), origin.clone());
+        Self {
+            origin,
+            work: tokio::task::spawn_blocking(move || taker.take(&path)),
+        }
+    }
+
+    /// Waits for the end. A panic, which a package may have found a way to cause, is an error of that file.
+    async fn end(self) -> Tried {
+        let taken = self.work.await.unwrap_or_else(|error| {
+            let message = error.to_string();
+            Err(ingest::Error::Panicked { message }.into())
+        });
+        (self.origin, taken)
+    }
+}
 
 impl Pushing {
     /// Pushes everything: layouts together, as they need no space, then one package file after the other.
@@ -205,80 +240,65 @@ impl Pushing {
         let (layouts, files): (Vec<_>, Vec<_>) = origins
             .into_iter()
             .partition(|origin| matches!(origin, Origin::Layout(_)));
-        let mut taken = Vec::new();
+        let mut tried = Vec::with_capacity(layouts.len());
         for origin in layouts {
-            taken.push(start(&taker, origin).await.expect("taking in never panics"));
+            tried.push(Taking::start(&taker, origin).end().await);
         }
-        if !taken.is_empty() {
-            self.one(taken, report).await?;
+        if !tried.is_empty() {
+            let done = self.run(tried, report).await;
+            self.clean(done).await?;
         }
         let mut files = files.into_iter();
-        let mut next: Option<Taking> = files.next().map(|origin| start(&taker, origin));
-        while let Some(taking) = next {
-            let taken = taking.await.expect("taking in never panics");
-            next = files
-                .next()
-                .filter(|_| !self.stop.is_cancelled())
-                .map(|origin| start(&taker, origin));
-            let pushed = self.run(vec![taken], report).await?;
-            // What the cache loses is decided while nothing comes in.
-            let coming = match next {
-                Some(taking) => Some(taking.await.expect("taking in never panics")),
+        let mut tried = match files.next() {
+            Some(first) => Some(Taking::start(&taker, first).end().await),
+            None => None,
+        };
+        while let Some(now) = tried {
+            let is_stopped = self.stop.is_cancelled();
+            let next = files.next().filter(|_| !is_stopped);
+            let next = next.map(|origin| Taking::start(&taker, origin));
+            let done = self.run(vec![now], report).await;
+            tried = match next {
+                Some(next) => Some(next.end().await),
                 None => None,
             };
-            self.clean(pushed).await?;
-            next = coming.map(|taken| tokio::spawn(std::future::ready(taken)));
+            // Only now: what the cache loses is decided while nothing comes in.
+            self.clean(done).await?;
         }
         Ok(())
     }
 
-    async fn one(
-        &mut self,
-        taken: Vec<(Origin, Result<Taken, Error>)>,
-        report: &mut PushReport,
-    ) -> Result<(), Error> {
-        let pushed = self.run(taken, report).await?;
-        self.clean(pushed).await
-    }
-
     /// Brings to the target what was taken in. Returns the packages that need not be kept.
-    async fn run(
-        &mut self,
-        taken: Vec<(Origin, Result<Taken, Error>)>,
-        report: &mut PushReport,
-    ) -> Result<Vec<Digest>, Error> {
+    async fn run(&mut self, tried: Vec<Tried>, report: &mut PushReport) -> Vec<Digest> {
         let mut files = Vec::new();
         let mut packages = Vec::new();
-        let mut lent = Vec::new();
-        for (origin, taken) in taken {
-            let checked = taken.and_then(|taken| self.check(taken));
-            match checked {
+        // What a layout has brought is not in the store, and means nothing to the next push.
+        let mut done = Vec::new();
+        for (origin, taken) in tried {
+            match taken.and_then(|taken| self.check(taken)) {
                 Ok(taken) => {
+                    let digests = taken.records.iter().map(|record| record.digest);
+                    packages.extend(digests.clone());
                     if matches!(origin, Origin::Layout(_)) {
-                        lent.extend(taken.records.iter().map(|record| record.digest));
+                        done.extend(digests);
                     }
-                    packages.extend(taken.records.iter().map(|record| record.digest));
                     files.push(FileReport::new(origin.path(), &taken));
                 }
                 Err(error) => report.files.push(refused(origin.path(), &error)),
             }
         }
-        if packages.is_empty() {
-            report.files.append(&mut files);
-            return Ok(Vec::new());
+        if files.is_empty() {
+            return done;
         }
-        let run = self.replicate(&packages).await;
-        // What a layout has brought is not in the store, and means nothing to the next push.
-        let mut done = lent;
-        match run {
-            Ok(run) => {
-                if run.outcome == RunOutcome::InSync && self.options.keeping == Keeping::Nothing {
-                    done = packages;
-                }
+        match self.replicate(&packages).await {
+            Ok(brought) => {
                 for file in &mut files {
-                    file.finish(&run);
+                    file.finish(&brought);
                 }
-                report.add(run);
+                if self.options.keeping == Keeping::Nothing {
+                    done.extend(&brought.in_sync);
+                }
+                report.add(brought);
             }
             Err(error) => {
                 let error = Error::from(error);
@@ -288,15 +308,19 @@ impl Pushing {
             }
         }
         report.files.append(&mut files);
-        Ok(done)
+        done
     }
 
-    async fn replicate(&mut self, packages: &[Digest]) -> Result<RunRecord, replicate::Error> {
-        match (self.options.work, &self.options.registry) {
-            (Work::All | Work::Images, _) => self.task.run_once(packages, &self.stop).await,
-            (Work::Resources, Some(_)) => self.task.publish_once(packages, Presence::Checked).await,
-            (Work::Resources, None) => self.task.publish_once(packages, Presence::Claimed).await,
-        }
+    async fn replicate(&mut self, packages: &[Digest]) -> Result<Brought, replicate::Error> {
+        self.watch.begin();
+        let presence = match (self.options.work, &self.options.registry) {
+            (Work::All | Work::Images, _) => {
+                return self.task.run_once(packages, &self.stop).await;
+            }
+            (Work::Resources, Some(_)) => Presence::Checked,
+            (Work::Resources, None) => Presence::Claimed,
+        };
+        self.task.publish_once(packages, presence).await
     }
 
     /// Refuses what could be done in part only.
@@ -317,14 +341,6 @@ impl Pushing {
         let cache = self.cache.parts();
         blocking(move || cache.remove(&packages)).await
     }
-}
-
-fn start(taker: &Arc<Taker>, origin: Origin) -> Taking {
-    let taker = Arc::clone(taker);
-    tokio::task::spawn_blocking(move || {
-        let taken = taker.take(&origin);
-        (origin, taken)
-    })
 }
 
 /// Runs blocking work on the thread pool.

@@ -7,7 +7,10 @@ use serde::Serialize;
 use super::source::Taken;
 use super::{Error, PlatformAccess};
 use crate::base::{Chain, Class, Classified as _, Digest, PackageKind, PackageName, Timestamp};
-use crate::catalog::{PackageRecord, Problem, Provenance, RunCounts, RunOutcome, RunRecord};
+use crate::catalog::{
+    ImageReport, PackageRecord, Problem, Provenance, RunCounts, RunOutcome, RunRecord,
+};
+use crate::replicate::Brought;
 
 /// What a push has done.
 #[derive(Debug, Serialize)]
@@ -29,7 +32,19 @@ pub struct PushReport {
     /// What was pushed, in order.
     pub files: Vec<FileReport>,
     /// The runs: one for all layouts, and one for each package file.
-    pub runs: Vec<RunRecord>,
+    pub runs: Vec<RunReport>,
+}
+
+/// A run, with what it did for each image.
+#[derive(Debug, Serialize)]
+pub struct RunReport {
+    /// Its record.
+    #[serde(flatten)]
+    pub run: RunRecord,
+    /// How long it took.
+    pub seconds: f64,
+    /// First the images that failed, last those that were in place.
+    pub images: Vec<ImageReport>,
 }
 
 /// How something ended.
@@ -92,16 +107,6 @@ impl From<&PackageRecord> for PackageReport {
     }
 }
 
-impl From<RunOutcome> for State {
-    fn from(outcome: RunOutcome) -> Self {
-        match outcome {
-            RunOutcome::InSync => Self::Done,
-            RunOutcome::Incomplete => Self::Incomplete,
-            RunOutcome::Failed => Self::Failed,
-        }
-    }
-}
-
 impl PushReport {
     pub(super) fn new(
         registry: Option<String>,
@@ -122,9 +127,15 @@ impl PushReport {
     }
 
     /// Adds a run.
-    pub(super) fn add(&mut self, run: RunRecord) {
+    pub(super) fn add(&mut self, brought: Brought) {
+        let Brought { run, images, .. } = brought;
         self.counts.add(&run.counts);
-        self.runs.push(run);
+        let taken = (run.finished_at - run.started_at).to_std();
+        self.runs.push(RunReport {
+            run,
+            seconds: taken.unwrap_or_default().as_secs_f64(),
+            images,
+        });
     }
 
     /// Notes that nothing more comes.
@@ -162,9 +173,19 @@ impl FileReport {
     }
 
     /// Notes how the run ended that the file was a part of.
-    pub(super) fn finish(&mut self, run: &RunRecord) {
-        self.state = run.outcome.into();
-        self.problems.clone_from(&run.problems);
+    pub(super) fn finish(&mut self, brought: &Brought) {
+        let mut packages = self.packages.iter();
+        if packages.all(|package| brought.in_sync.contains(&package.digest)) {
+            self.state = State::Done;
+            return;
+        }
+        let counts = &brought.run.counts;
+        let is_nothing_there = counts.images_pushed + counts.images_in_sync == 0;
+        self.state = match brought.run.outcome {
+            RunOutcome::Failed if is_nothing_there => State::Failed,
+            RunOutcome::Failed | RunOutcome::Incomplete | RunOutcome::InSync => State::Incomplete,
+        };
+        self.problems.clone_from(&brought.run.problems);
     }
 
     /// Notes why nothing was pushed.

@@ -12,7 +12,7 @@ use crate::base::{Clock, Digest, PackageKind, PackageName, Repository};
 use crate::build::{Listed, ListedImage};
 use crate::catalog::{Catalog, ImageRecord, NewPackage, PackageRecord, Provenance};
 use crate::ingest::{self, Intake};
-use crate::store::{Committed, Store};
+use crate::store::{Committed, Lease, Store};
 use crate::sys::disk::{Alarm, Marks};
 use crate::verify::{self, Depth, Keyring, Requirements, Source};
 
@@ -139,13 +139,7 @@ impl Taker {
         })?;
         let listed = Listed::read(&path, self.repository.as_ref())?;
         self.store.lend(listed.dir.clone());
-        let mut batch = self.store.begin();
-        for (digest, bytes) in &listed.made {
-            let mut writer = batch.writer(Some(*digest), bytes.len() as u64)?;
-            writer.write(bytes)?;
-            batch.stage(writer)?;
-        }
-        let (committed, lease) = batch.commit()?;
+        let made = self.store_made(&listed)?;
         let record = self.record(&path, &listed);
         tracing::info!(path = %path.display(), images = record.images.len(), "layout is read");
         let package = NewPackage {
@@ -158,11 +152,25 @@ impl Taker {
         };
         let now = self.clock.now();
         ingest::commit(&self.catalog, std::slice::from_ref(&package), &path, now)?;
-        drop(lease);
+        let committed = made.map(|(committed, _lease)| committed);
         Ok(Taken {
             records: vec![record],
-            committed,
+            committed: committed.unwrap_or_default(),
         })
+    }
+
+    /// Stores what the layout does not have itself, if there is anything: a commit syncs every folder of the store.
+    fn store_made(&self, listed: &Listed) -> Result<Option<(Committed, Lease)>, Error> {
+        if listed.made.is_empty() {
+            return Ok(None);
+        }
+        let mut batch = self.store.begin();
+        for (digest, bytes) in &listed.made {
+            let mut writer = batch.writer(Some(*digest), bytes.len() as u64)?;
+            writer.write(bytes)?;
+            batch.stage(writer)?;
+        }
+        Ok(Some(batch.commit()?))
     }
 
     /// Describes a layout as a package.

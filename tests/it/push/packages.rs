@@ -36,6 +36,49 @@ fn a_package_is_brought_whole_and_leaves_nothing_in_the_cache() {
     let second = report(user.push_to(registry.address()).arg(&package.path), 0);
     assert_eq!(second["counts"]["images_in_sync"], 2, "{second:#}");
     assert_eq!(second["counts"]["bytes_sent"], 0, "{second:#}");
+    for image in second["runs"][0]["images"].as_array().unwrap() {
+        assert_eq!(image["state"], "in_place", "{second:#}");
+        assert_eq!(image["requests"], 1, "{second:#}");
+    }
+}
+
+#[test]
+fn each_image_has_what_was_done_for_it_and_nothing_is_counted_twice() {
+    let registry = TestRegistry::start(Auth::None);
+    let mut images = Images::default();
+    let shared = noise(1, 300_000);
+    images.add("team/app", "v1", &[shared.clone(), noise(2, 50_000)]);
+    images.add("team/app", "v2", &[shared.clone()]);
+    images.add("team/web", "v1", &[shared]);
+    let package = Package::operator("app", images);
+    let user = User::new();
+    let found = report(user.push_to(registry.address()).arg(&package.path), 0);
+    let images = found["runs"][0]["images"].as_array().unwrap();
+    assert_eq!(images.len(), 3, "{found:#}");
+    let sum = |kind: &str, what: &str| {
+        let amounts = images.iter().map(|image| &image[kind][what]);
+        amounts.filter_map(serde_json::Value::as_u64).sum::<u64>()
+    };
+    let counts = &found["counts"];
+    assert_eq!(sum("sent", "blobs"), counts["blobs_sent"], "{found:#}");
+    assert_eq!(
+        sum("mounted", "blobs"),
+        counts["blobs_mounted"],
+        "{found:#}"
+    );
+    assert_eq!(
+        sum("planned", "blobs"),
+        sum("sent", "blobs") + sum("mounted", "blobs") + sum("skipped", "blobs"),
+        "{found:#}"
+    );
+    let requests = images
+        .iter()
+        .map(|image| image["requests"].as_u64().unwrap());
+    assert_eq!(requests.sum::<u64>(), counts["requests"], "{found:#}");
+    for image in images {
+        assert_eq!(image["state"], "pushed", "{found:#}");
+        assert!(image["milliseconds"].is_u64(), "{found:#}");
+    }
 }
 
 #[test]

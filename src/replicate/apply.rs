@@ -219,6 +219,18 @@ fn reach(error: &Error) -> Reach {
     }
 }
 
+/// Returns whether a registry understood what it was asked for and does not do it.
+const fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Registry(
+            registry::Error::Forbidden { .. }
+                | registry::Error::ReadOnly { .. }
+                | registry::Error::Status { .. }
+        )
+    )
+}
+
 /// Does the steps of a plan.
 struct Work<'a> {
     executor: &'a Executor<'a>,
@@ -311,7 +323,29 @@ impl Work<'_> {
             self.children().insert(key);
         }
         let reference = manifest_reference(&self.wanted[step.index].place.reference);
-        self.put_manifest(step, &reference, *root).await
+        let put = self.put_manifest(step, &reference, *root).await;
+        if put.as_ref().is_err_and(is_refusal) && self.is_there(step, &reference, *root).await {
+            return Ok(());
+        }
+        put
+    }
+
+    /// Returns whether an image is in place that the registry refuses to take. Tags may be immutable, and somebody else, or a
+    /// try of ours whose answer was lost, was there before.
+    async fn is_there(
+        &self,
+        step: &ImageStep,
+        reference: &ManifestReference,
+        root: ContentId,
+    ) -> bool {
+        let repository = self.plan.repository(step.repository);
+        let found = self
+            .executor
+            .registry
+            .find_manifest(repository, reference)
+            .await;
+        let digest = self.plan.digest(root);
+        found.is_ok_and(|found| found.is_some_and(|found| found.digest == digest))
     }
 
     async fn put_manifest(
@@ -451,6 +485,7 @@ mod tests {
         let error = explain(unknown(&[]), &sparse);
         assert_eq!(error.class(), Class::Rejected);
         assert!(error.hint().unwrap().contains("rewritten"));
-        assert!(matches!(explain(Error::Stopped, &sparse), Error::Stopped));
+        let stopped = explain(Error::Stopped, &sparse);
+        assert!(matches!(stopped, Error::Stopped));
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::super::plan::tests::{Known, State, digest, plan_with, state, states, tree, wanted};
 use super::super::plan::{Found, Standing};
+use super::super::planner::tests::{Known, State, digest, plan_with, state, states, tree, wanted};
 use super::*;
 
 /// How many steps are under way at one time.
@@ -79,7 +79,7 @@ impl<'p> Registry<'p> {
 
     fn check_blob(&mut self, job: &BlobJob) {
         let Job { blob, repository } = job.what;
-        // A mount that is under way was begun when the blob was somewhere: it does not send it.
+        // A repository may be asked again, for an image that was refused, while others mount the blob from there.
         let is_other = |step: &&Step| matches!(step, Step::Blob(it) if it.what.blob == blob && it.from.is_none());
         let others = self.running.iter().filter(is_other).count();
         if let Some(from) = job.from {
@@ -157,11 +157,11 @@ impl<'p> Registry<'p> {
 }
 
 fn content_id(at: usize) -> ContentId {
-    ContentId::new(at)
+    ContentId(number(at))
 }
 
 fn repository_id(at: usize) -> RepositoryId {
-    RepositoryId::new(at)
+    RepositoryId(number(at))
 }
 
 fn fates() -> impl Strategy<Value = Vec<(usize, Fate)>> {

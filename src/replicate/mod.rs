@@ -5,8 +5,10 @@
 //!
 //! ```text
 //! catalog ─► wanted ─┐
-//!                    ├─► plan (pure) ─► apply: blobs, manifests, tags ─► resources ─► record of the run
-//! target ─► observed ┘
+//! target ─► found ───┼─► survey ─► plan (pure) ─► flow (pure) ◄─► apply ─► resources ─► record of the run
+//! what is known ─────┘              what               when        how
+//!      ▲                                                            │
+//!      └────────────────────── what was seen ───────────────────────┘
 //! ```
 //!
 //! # Invariants
@@ -35,6 +37,7 @@ mod flow;
 mod held;
 mod once;
 pub mod plan;
+pub mod planner;
 mod report;
 mod resources;
 mod run;
@@ -73,8 +76,8 @@ use crate::task::{Activator, Finished, Task, Timetable};
 /// The longest sleep without looking at the clock, so that a changed clock is noticed. Chosen, not measured.
 const SLEEP_MAX: Duration = Duration::from_mins(10);
 
-/// How often it is looked for what is known of a target and too old. It reads all of that: some 0.2 s for 10 000 images. Chosen, not
-/// measured.
+/// How often it is looked for what is known of a target and too old. It reads all of that: a second for 200 000
+/// rows (measured on a loaded machine, 2026-11-21).
 const SWEEP_EVERY: TimeDelta = TimeDelta::days(1);
 
 /// What can go wrong in this module.

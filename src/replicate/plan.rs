@@ -1,8 +1,8 @@
-//! From what a target should hold and what it holds to the steps in between. Pure.
+//! The steps between what a target holds and what it should hold: a value that can be printed, counted and compared.
 //!
-//! Images are told to a [`Planner`] one after the other, so that what each consists of can be let go: ten thousand images of
-//! twenty layers are planned in some tens of megabytes. [`Plan`] is what comes out; `flow.rs` says in which order it is
-//! carried out while steps succeed and fail.
+//! [`Plan`] is made by `planner.rs`; `flow.rs` says in which order it is carried out while steps succeed and fail. Each
+//! digest is there once, and everything else is a number: making the plan of ten thousand images of twenty layers takes 16 MB where three
+//! quarters of the layers are shared and 31 MB where none is, and a second (measured on 2026-11-21).
 //!
 //! # Order
 //!
@@ -26,18 +26,13 @@
 //!   what is not there.
 //! - A tag that points to something which no package of ours has put there is a conflict and is left alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
-use super::cover::{self, Group, Need};
 use super::wanted::WantedImage;
 use crate::base::oci::Descriptor;
-use crate::base::{Digest, Repository, Tree};
-
-/// The most rounds in which images are put in place. A countersignature of a signature of an image takes three; what a
-/// hostile package stacks beyond that is put without an order. Chosen, not measured.
-const WAVES_MAX: usize = 16;
+use crate::base::{Digest, Repository};
 
 /// What was seen at the place of a wanted image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,22 +104,17 @@ pub trait Knowledge {
 
 /// Number of a repository in [`Plan::repositories`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RepositoryId(u32);
+pub struct RepositoryId(pub(super) u32);
 
 /// Number of a manifest or blob of a plan, see [`Plan::content`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ContentId(u32);
+pub struct ContentId(pub(super) u32);
 
 /// Number of what an image consists of, in a planner and its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TreeId(u32);
+pub struct TreeId(pub(super) u32);
 
 impl RepositoryId {
-    #[cfg(test)]
-    pub(super) fn new(at: usize) -> Self {
-        Self(number(at))
-    }
-
     /// Returns the number as an index.
     pub const fn at(self) -> usize {
         self.0 as usize
@@ -132,11 +122,6 @@ impl RepositoryId {
 }
 
 impl ContentId {
-    #[cfg(test)]
-    pub(super) fn new(at: usize) -> Self {
-        Self(number(at))
-    }
-
     /// Returns the number as an index.
     pub const fn at(self) -> usize {
         self.0 as usize
@@ -145,21 +130,21 @@ impl ContentId {
 
 /// A manifest or blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Content {
-    digest: Digest,
-    size_bytes: u64,
+pub(super) struct Content {
+    pub(super) digest: Digest,
+    pub(super) size_bytes: u64,
     /// Index of its media type.
-    media_type: u32,
+    pub(super) media_type: u32,
 }
 
 /// What an image consists of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Parts {
+pub(super) struct Parts {
     /// Children before parents, the image itself last.
-    manifests: Box<[ContentId]>,
-    blobs: Box<[ContentId]>,
-    omitted: BTreeSet<Digest>,
-    subjects: BTreeSet<Digest>,
+    pub(super) manifests: Box<[ContentId]>,
+    pub(super) blobs: Box<[ContentId]>,
+    pub(super) omitted: BTreeSet<Digest>,
+    pub(super) subjects: BTreeSet<Digest>,
 }
 
 /// The steps that bring a target in sync.
@@ -175,9 +160,9 @@ pub struct Plan {
     pub images: Vec<ImageStep>,
     /// Places that are left alone.
     pub conflicts: Vec<Conflict>,
-    contents: Vec<Content>,
-    media_types: Vec<String>,
-    trees: Vec<Parts>,
+    pub(super) contents: Vec<Content>,
+    pub(super) media_types: Vec<String>,
+    pub(super) trees: Vec<Parts>,
 }
 
 /// One blob that some repositories lack.
@@ -208,7 +193,7 @@ pub struct ImageStep {
     /// Where it goes.
     pub repository: RepositoryId,
     /// What it consists of.
-    tree: TreeId,
+    pub(super) tree: TreeId,
     /// Its manifests that are not known to be there, children before parents; the last one goes to the place itself.
     pub manifests: Box<[ContentId]>,
     /// What it waits for, as indexes of [`Plan::jobs`].
@@ -298,317 +283,9 @@ impl Plan {
     }
 }
 
-/// An image that is behind.
-#[derive(Clone, Copy, Debug)]
-struct Behind {
-    index: usize,
-    repository: RepositoryId,
-    tree: TreeId,
-    replaces: Option<Digest>,
-}
-
-/// Collects what is to be planned. Start from [`Planner::default`].
-#[derive(Debug, Default)]
-pub struct Planner {
-    repositories: Vec<Repository>,
-    repository_ids: BTreeMap<Repository, RepositoryId>,
-    contents: Vec<Content>,
-    content_ids: HashMap<Digest, ContentId>,
-    media_types: Vec<String>,
-    trees: Vec<Parts>,
-    behind: Vec<Behind>,
-    conflicts: Vec<Conflict>,
-    /// Which wanted images hold a manifest in a repository: only what others are about.
-    subjects: HashMap<(RepositoryId, Digest), Subject>,
-}
-
-/// What is known of a manifest that images are about.
-#[derive(Debug, Default)]
-struct Subject {
-    is_in_place: bool,
-    /// Images that hold it.
-    images: BTreeSet<usize>,
-}
-
-impl Planner {
-    /// Adds what one image or several consist of.
-    pub fn add_tree(&mut self, tree: &Tree) -> TreeId {
-        let id = TreeId(number(self.trees.len()));
-        let manifests = tree.manifests.iter().map(|it| self.content_id(it));
-        let manifests = manifests.collect();
-        let blobs = tree.blobs.iter();
-        let blobs = blobs.map(|it| self.content_id(&it.descriptor)).collect();
-        self.trees.push(Parts {
-            manifests,
-            blobs,
-            omitted: tree.omitted.clone(),
-            subjects: tree.subjects.clone(),
-        });
-        id
-    }
-
-    /// Adds an image that is to be put in place.
-    pub fn add_behind(
-        &mut self,
-        index: usize,
-        wanted: &WantedImage,
-        tree: TreeId,
-        replaces: Option<Digest>,
-    ) {
-        let repository = self.repository_id(&wanted.place.repository);
-        for subject in &self.trees[tree.0 as usize].subjects {
-            self.subjects.entry((repository, *subject)).or_default();
-        }
-        self.behind.push(Behind {
-            index,
-            repository,
-            tree,
-            replaces,
-        });
-    }
-
-    /// Adds an image whose place is left alone.
-    pub fn add_conflict(&mut self, conflict: Conflict) {
-        self.conflicts.push(conflict);
-    }
-
-    /// Returns the digests of all manifests and blobs of a tree.
-    pub fn digests_of(&self, tree: TreeId) -> Vec<Digest> {
-        let Parts {
-            manifests, blobs, ..
-        } = &self.trees[tree.0 as usize];
-        let all = manifests.iter().chain(blobs);
-        all.map(|content| self.contents[content.at()].digest)
-            .collect()
-    }
-
-    /// Returns the repositories in which an image is about something that is not known to be in place. To be asked when all
-    /// images that are behind were added.
-    pub fn seeking(&self) -> BTreeSet<Repository> {
-        let subjects = self.subjects.iter();
-        let open = subjects.filter(|(_, subject)| !subject.is_in_place);
-        open.map(|((repository, _), _)| self.repositories[repository.at()].clone())
-            .collect()
-    }
-
-    /// Adds the manifests of an image that is not behind: others may be about them. To be called when all images that are
-    /// behind were added.
-    pub fn add_bystander<'d>(
-        &mut self,
-        index: usize,
-        wanted: &WantedImage,
-        manifests: impl IntoIterator<Item = &'d Digest>,
-        standing: Standing,
-    ) {
-        let Some(repository) = self.repository_ids.get(&wanted.place.repository) else {
-            return;
-        };
-        for digest in manifests {
-            if let Some(subject) = self.subjects.get_mut(&(*repository, *digest)) {
-                subject.is_in_place |= standing == Standing::InPlace;
-                subject.images.insert(index);
-            }
-        }
-    }
-
-    /// Plans the way from what was found to what is wanted.
-    pub fn finish(mut self, knowledge: &impl Knowledge) -> Plan {
-        // Nothing is added any more, and for a million contents this is tens of megabytes.
-        self.content_ids = HashMap::new();
-        self.add_behind_subjects();
-        let (waves, after) = plan_waves(&self.behind, self.find_subjects());
-        let needs = self.list_needs(knowledge);
-        let groups = self.group(&needs, knowledge);
-        let size_of = |blob: ContentId| self.contents[blob.at()].size_bytes;
-        let cover::Arranged {
-            blobs,
-            jobs,
-            mut waits_for,
-        } = cover::arrange(&needs, &groups, size_of, self.behind.len());
-        let mut images: Vec<ImageStep> = Vec::with_capacity(self.behind.len());
-        for (at, (behind, after)) in self.behind.iter().zip(after).enumerate() {
-            images.push(ImageStep {
-                index: behind.index,
-                repository: behind.repository,
-                tree: behind.tree,
-                manifests: self.missing_manifests(behind, knowledge),
-                jobs: std::mem::take(&mut waits_for[at]).into(),
-                replaces: behind.replaces,
-                wave: waves[&behind.index],
-                after,
-            });
-        }
-        images.sort_by_key(|step| (step.wave, step.index));
-        self.conflicts.sort_by_key(|conflict| conflict.index);
-        Plan {
-            repositories: self.repositories,
-            blobs,
-            jobs,
-            images,
-            conflicts: self.conflicts,
-            contents: self.contents,
-            media_types: self.media_types,
-            trees: self.trees,
-        }
-    }
-
-    fn repository_id(&mut self, repository: &Repository) -> RepositoryId {
-        if let Some(id) = self.repository_ids.get(repository) {
-            return *id;
-        }
-        let id = RepositoryId(number(self.repositories.len()));
-        self.repositories.push(repository.clone());
-        self.repository_ids.insert(repository.clone(), id);
-        id
-    }
-
-    fn content_id(&mut self, descriptor: &Descriptor) -> ContentId {
-        if let Some(id) = self.content_ids.get(&descriptor.digest) {
-            return *id;
-        }
-        let mut known = self.media_types.iter();
-        let media_type = known.position(|it| *it == descriptor.media_type);
-        let media_type = media_type.unwrap_or_else(|| {
-            self.media_types.push(descriptor.media_type.clone());
-            self.media_types.len() - 1
-        });
-        let id = ContentId(number(self.contents.len()));
-        self.contents.push(Content {
-            digest: descriptor.digest,
-            size_bytes: descriptor.size_bytes,
-            media_type: number(media_type),
-        });
-        self.content_ids.insert(descriptor.digest, id);
-        id
-    }
-
-    /// Adds the manifests of the images that are behind to what others are about.
-    fn add_behind_subjects(&mut self) {
-        for behind in &self.behind {
-            for manifest in &self.trees[behind.tree.0 as usize].manifests {
-                let key = (behind.repository, self.contents[manifest.at()].digest);
-                if let Some(subject) = self.subjects.get_mut(&key) {
-                    subject.images.insert(behind.index);
-                }
-            }
-        }
-    }
-
-    /// Returns for each image that is behind those that it is about, unless one of them is in place already.
-    fn find_subjects(&self) -> Vec<BTreeSet<usize>> {
-        let find = |behind: &Behind| {
-            let mut after = BTreeSet::new();
-            for digest in &self.trees[behind.tree.0 as usize].subjects {
-                let subject = &self.subjects[&(behind.repository, *digest)];
-                if !subject.is_in_place {
-                    after.extend(&subject.images);
-                }
-            }
-            after.remove(&behind.index);
-            after
-        };
-        self.behind.iter().map(find).collect()
-    }
-
-    /// Returns which blobs are needed where and by which image that is behind, by its position: ordered, each once.
-    fn list_needs(&self, knowledge: &impl Knowledge) -> Vec<Need> {
-        let mut needs = Vec::new();
-        for (at, behind) in self.behind.iter().enumerate() {
-            let blobs = &self.trees[behind.tree.0 as usize].blobs;
-            needs.extend(
-                blobs
-                    .iter()
-                    .map(|blob| (*blob, behind.repository, number(at))),
-            );
-        }
-        needs.sort_unstable();
-        needs.dedup();
-        let mut last = None;
-        needs.retain(|(blob, repository, _)| {
-            let (pair, known) = match last {
-                Some((pair, known)) if pair == (*blob, *repository) => (pair, known),
-                _ => {
-                    let digest = &self.contents[blob.at()].digest;
-                    let repository_name = &self.repositories[repository.at()];
-                    let known = knowledge.holds(repository_name, digest);
-                    ((*blob, *repository), known)
-                }
-            };
-            last = Some((pair, known));
-            !known
-        });
-        needs
-    }
-
-    /// Groups what is needed by blob, and looks where each may be.
-    fn group(&mut self, needs: &[Need], knowledge: &impl Knowledge) -> Vec<Group> {
-        let mut groups = Vec::new();
-        let mut start = 0;
-        for of_blob in needs.chunk_by(|one, other| one.0 == other.0) {
-            let digest = self.contents[of_blob[0].0.at()].digest;
-            let source = knowledge.find_holder(&digest);
-            let begun = knowledge.find_begun(&digest);
-            let end = start + number(of_blob.len());
-            groups.push(Group {
-                needs: start..end,
-                source: source.map(|repository| self.repository_id(&repository)),
-                begun: begun.map(|repository| self.repository_id(&repository)),
-            });
-            start = end;
-        }
-        groups
-    }
-
-    /// Returns the manifests of an image that its repository is not known to hold, and the outermost in any case.
-    fn missing_manifests(&self, behind: &Behind, knowledge: &impl Knowledge) -> Box<[ContentId]> {
-        let manifests = &self.trees[behind.tree.0 as usize].manifests;
-        let repository = &self.repositories[behind.repository.at()];
-        let (root, children) = manifests.split_last().expect("an image has a manifest");
-        let is_missing = |child: &&ContentId| {
-            let digest = &self.contents[child.at()].digest;
-            !knowledge.holds(repository, digest)
-        };
-        let missing = children.iter().filter(is_missing).chain([root]);
-        missing.copied().collect()
-    }
-}
-
 /// Returns a number as it is kept.
 pub(super) fn number(at: usize) -> u32 {
     u32::try_from(at).expect("fewer than four billion things fit into memory")
-}
-
-/// Returns for each image that is behind how many rounds of others come before it, and what it comes after.
-///
-/// Images that are about one another, which only a hostile package can hold, or that are stacked beyond [`WAVES_MAX`],
-/// all go in the last round and come after nothing.
-fn plan_waves(
-    behind: &[Behind],
-    mut after: Vec<BTreeSet<usize>>,
-) -> (HashMap<usize, usize>, Vec<BTreeSet<usize>>) {
-    let indexes = behind.iter().map(|behind| behind.index);
-    let mut waves: HashMap<usize, usize> = HashMap::with_capacity(behind.len());
-    let mut waiting: BTreeMap<usize, &mut BTreeSet<usize>> = indexes.zip(&mut after).collect();
-    for wave in 1..WAVES_MAX {
-        let is_free = |after: &BTreeSet<usize>| !after.iter().any(|it| waiting.contains_key(it));
-        let free: Vec<usize> = waiting
-            .iter()
-            .filter(|(_, after)| is_free(after))
-            .map(|(index, _)| *index)
-            .collect();
-        if free.is_empty() {
-            break;
-        }
-        for index in free {
-            waiting.remove(&index);
-            waves.insert(index, wave - 1);
-        }
-    }
-    for (index, after) in waiting {
-        after.clear();
-        waves.insert(index, WAVES_MAX - 1);
-    }
-    (waves, after)
 }
 
 /// A plan with the images that it was made for.
@@ -663,7 +340,3 @@ impl fmt::Display for Printed<'_> {
         Ok(())
     }
 }
-
-#[cfg(test)]
-#[path = "plan_tests.rs"]
-pub(super) mod tests;

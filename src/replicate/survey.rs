@@ -7,7 +7,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::held::{Held, Known};
-use super::plan::{Conflict, Found, Plan, Planner, Standing, TreeId};
+use super::plan::{Conflict, Found, Plan, Standing, TreeId};
+use super::planner::Planner;
 use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use crate::base::oci::MANIFEST_BYTES_MAX;

@@ -1,10 +1,14 @@
 //! What the daemon knows of a target: how few requests it needs, and that being wrong costs requests and nothing else.
 
 use std::fs::File;
+use std::sync::{Arc, Mutex};
 
-use hyper::Method;
+use http_body_util::BodyExt as _;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response};
 use rustix::fs::{Advice, fadvise};
 use serde_json::json;
+use tokio::net::TcpListener;
 use violetd::base::oci::{MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST};
 use violetd::base::{Clock as _, Digest, SystemClock, TargetName};
 use violetd::catalog::{Catalog, HeldRecord};
@@ -13,6 +17,7 @@ use violetd::sys::fs as durable;
 use super::{assert_holds, count, problems, target, wait_ready};
 use crate::support::{
     Access, Auth, Daemon, Fault, Images, Package, Placed, Proxy, Setup, TestRegistry, names, noise,
+    serve,
 };
 
 /// Media type of layers without compression (OCI image-spec v1.1.0, `layer.md`).
@@ -313,4 +318,59 @@ fn a_blob_that_ten_repositories_want_at_once_is_sent_once() {
     assert_eq!(counted("blobs_mounted"), 9, "{status:#}");
     assert_eq!(counted("bytes_sent"), package.images.total_bytes());
     daemon.stop();
+}
+
+/// A registry whose tags are immutable, and that loses its answer to the first manifest that it takes: what is put under a tag
+/// again is refused, whatever it is.
+#[derive(Debug, Default)]
+struct Immutable(Mutex<Option<Bytes>>);
+
+impl Immutable {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<String>, hyper::http::Error> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let answer = Response::builder();
+        let is_manifest = head.uri.path().contains("/manifests/");
+        let there = self.0.lock().unwrap().clone();
+        match (head.method, is_manifest, there) {
+            (Method::HEAD, true, Some(manifest)) => answer
+                .header("content-type", MEDIA_TYPE_MANIFEST)
+                .header("content-length", manifest.len())
+                .header("docker-content-digest", Digest::of(&manifest).to_string()),
+            (Method::HEAD, _, _) => answer.status(404),
+            (Method::POST, _, _) => answer.status(202).header("location", "/v2/demo/up"),
+            (Method::PUT, true, _) => {
+                *self.0.lock().unwrap() = Some(body);
+                answer.status(409)
+            }
+            (Method::PUT, false, _) => answer.status(201),
+            _ => answer,
+        }
+        .body(String::new())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_immutable_tag_that_has_our_image_is_a_success() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let registry = Arc::new(Immutable::default());
+    let state = Arc::clone(&registry);
+    let server = tokio::spawn(serve(listener, move |request| {
+        Arc::clone(&state).answer(request)
+    }));
+    let daemon = Daemon::start(setup(address));
+    let mut images = Images::default();
+    add_plain(&mut images, "demo/app", "v1", &[&noise(350, 1000)]);
+    let package = Package::operator("app", images);
+    daemon.setup.drop_package(&package);
+    let status = daemon.wait_in_sync(1);
+    assert_eq!(count(&status, "global-a", "images_pushed"), 1, "{status:#}");
+    let there = registry.0.lock().unwrap().clone().unwrap();
+    assert_eq!(Digest::of(&there), package.images.placed[0].root.digest);
+    daemon.stop();
+    server.abort();
 }

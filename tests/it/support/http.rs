@@ -11,7 +11,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Answers every request with `answer`, until the future is dropped. An error closes the connection, as some faults are
 /// meant to; a client may leave at any time.
-pub(super) async fn serve<F, A, B, E>(listener: TcpListener, answer: F)
+pub(crate) async fn serve<F, A, B, E>(listener: TcpListener, answer: F)
 where
     F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
     A: Future<Output = Result<Response<B>, E>> + Send + 'static,

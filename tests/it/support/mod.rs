@@ -47,6 +47,7 @@ pub(crate) use self::daemon::{
 pub(crate) use self::distribution::{Behaviour, Distribution, Keeps, Mounts, Received};
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
 pub(crate) use self::forward::Forward;
+pub(crate) use self::http::serve;
 pub(crate) use self::mount::{Mount, may_mount};
 pub(crate) use self::nginx::Nginx;
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};

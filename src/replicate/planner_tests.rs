@@ -1,9 +1,11 @@
 //! Tests of the planner: golden text, and invariants over random inputs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use proptest::prelude::*;
 
+use super::super::plan::Found;
 use super::super::wanted::{Place, Reference};
 use super::*;
 use crate::base::Blob;
@@ -258,6 +260,26 @@ fn in_sync_means_that_the_plan_is_empty() {
     )];
     assert!(plan(&states).is_empty());
     assert_eq!(plan(&states), Plan::default());
+}
+
+#[test]
+fn a_manifest_keeps_its_media_type_where_another_image_has_it_as_a_layer() {
+    let mut planner = Planner::default();
+    // The layer comes first.
+    let carrier = planner.add_tree(&tree("carrier", &["image"]));
+    let mut image = tree("image", &["base"]);
+    image.manifests[1].media_type = "index".to_owned();
+    let image = planner.add_tree(&image);
+    planner.add_behind(0, &wanted("a", "carrier", "carrier"), carrier, None);
+    planner.add_behind(1, &wanted("a", "image", "image"), image, None);
+    let plan = planner.finish(&Known::default());
+    let media_types = plan.images.iter().map(|step| {
+        let root = *step.manifests.last().unwrap();
+        plan.content(root).media_type
+    });
+    assert_eq!(media_types.collect::<Vec<_>>(), ["x", "index"]);
+    let blobs = plan.blobs.iter().map(|step| plan.content(step.blob));
+    assert!(blobs.into_iter().all(|blob| blob.media_type == "x"));
 }
 
 /// A tree that is about the images named.

@@ -8,7 +8,7 @@ use super::{
     Blob, CHUNK_BYTES, MIB, Notes, connect, kill_after, methods, repository, unfinished_uploads,
 };
 use crate::support::{
-    Auth, Daemon, Distribution, Images, Nginx, Package, Setup, TestRegistry, within,
+    Auth, Daemon, Distribution, Images, Nginx, Package, Setup, TestRegistry, noise, within,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,7 +139,7 @@ async fn an_upload_to_a_registry_that_has_moved_is_begun_anew() {
 async fn a_daemon_that_was_killed_sends_what_is_missing_and_leaves_no_session() {
     let server = Distribution::start().await;
     let mut images = Images::default();
-    let large = vec![7; usize::try_from(2 * CHUNK_BYTES).unwrap()];
+    let large = noise(7, usize::try_from(2 * CHUNK_BYTES).unwrap());
     images.add("large", "v1", &[large]);
     let package = Package::operator("large", images);
     let setup = Setup::new("none").target("global-a", "primary", server.address(), "");

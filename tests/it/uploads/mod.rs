@@ -325,13 +325,13 @@ async fn an_upload_that_cannot_go_on_now_waits_for_the_next_run_and_one_that_nev
     let error = blob.upload(&client, Mount::No, &notes).await.unwrap_err();
     assert_eq!(error.class(), Class::Transient);
     assert_eq!((server.sessions(), notes.len()), (1, 1));
-    let direct = Client::new(server.options()).unwrap();
     let left = notes.find(&repository(), &blob.descriptor.digest).unwrap();
-    direct.cancel_upload(&repository(), &left).await.unwrap();
+    client.cancel_upload(&repository(), &left).await.unwrap();
     assert_eq!(server.sessions(), 0);
     // Once more is a success.
-    direct.cancel_upload(&repository(), &left).await.unwrap();
+    client.cancel_upload(&repository(), &left).await.unwrap();
 
+    let direct = Client::new(server.options()).unwrap();
     let mut truncated = Blob::new(2 * CHUNK_BYTES);
     truncated.descriptor.size_bytes += 1;
     let notes = Notes::default();

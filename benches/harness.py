@@ -16,7 +16,6 @@ Where the figures come from:
 
 import argparse
 import datetime
-import hashlib
 import http.client
 import json
 import os
@@ -33,6 +32,8 @@ import sys
 import tempfile
 import threading
 import time
+
+import layouts
 
 # How long anything may take that must happen. Chosen, not measured.
 PATIENCE_SECONDS = 600
@@ -84,9 +85,9 @@ def run(*command, **options):
     return done.stdout
 
 
-def measure(*command):
+def measure(*command, **options):
     """Runs a command to be measured."""
-    return Usage(**json.loads(run(sys.executable, "-I", "-S", HERE / "measure.py", *command)))
+    return Usage(**json.loads(run(sys.executable, "-I", "-S", HERE / "measure.py", *command, **options)))
 
 
 class Server:
@@ -168,7 +169,7 @@ settle = "1ms"
 after_ready = "keep"
 
 [[target]]
-name = "bench"
+name = "{target}"
 packages = {packages}
 role = "primary"
 schedule = "0 0 1 1 *"
@@ -181,11 +182,11 @@ plain_http = true
 no_auth = true
 """
 
-    def __init__(self, binary, folder, registry="127.0.0.1:1", packages='["*"]', more=""):
+    def __init__(self, binary, folder, registry="127.0.0.1:1", packages='["*"]', more="", target="bench"):
         (folder / "drop").mkdir(parents=True, exist_ok=True)
         config = folder / "violetd.toml"
-        config.write_text(self.CONFIG.format(dir=folder, registry=registry, packages=packages) + more)
-        self.folder = folder
+        config.write_text(self.CONFIG.format(dir=folder, registry=registry, packages=packages, target=target) + more)
+        self.folder, self.target = folder, target
         self.socket = folder / "admin.sock"
         super().__init__([binary, "serve", "--config", config], folder / "violetd.log")
         self.wait_for("daemon is ready")
@@ -207,7 +208,7 @@ no_auth = true
         """Asks for a run of the target and waits for its end. Returns its wall time and what the daemon says of it."""
         start = time.monotonic()
         connection = UnixConnection(self.socket)
-        connection.request("POST", "/v1/targets/bench/sync")
+        connection.request("POST", f"/v1/targets/{self.target}/sync")
         answer = connection.getresponse()
         if answer.status >= 300:
             raise Failure(f"violetd answered {answer.status} to a sync: {answer.read().decode()}")
@@ -272,38 +273,38 @@ MANIFEST_TYPES = ", ".join(
 
 
 class Images:
-    """The images of an OCI layout, and where they go: bench/NAME:v1."""
+    """The images of an OCI layout, and where they go: bench/NAME, by one tag or another."""
 
-    def __init__(self, layout):
+    def __init__(self, layout, tags=None):
         self.layout = layout
         index = json.loads((layout / "index.json").read_text())
-        self.digests = {
-            entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"] for entry in index["manifests"]
-        }
+        self.digests = {entry["annotations"][layouts.NAME]: entry["digest"] for entry in index["manifests"]}
         for name in self.digests:
             if not re.fullmatch(r"[a-z0-9]+([._-][a-z0-9]+)*", name):
                 raise Failure(f"expected images named by lower-case letters and digits, found `{name}` in {layout}")
+        self.tags = tags or {}
         blobs = [entry.stat().st_size for entry in (layout / "blobs" / "sha256").iterdir()]
         self.blob_count, self.bytes = len(blobs), sum(blobs)
 
-    def repositories(self):
-        return {name: f"bench/{name}" for name in self.digests}
+    def places(self):
+        """Returns where each image goes: its repository and tag, by name."""
+        return {name: (f"bench/{name}", self.tags.get(name, "v1")) for name in self.digests}
 
     def check(self, registry):
         """Fails unless the registry holds every image, to the byte."""
-        for name, repository in self.repositories().items():
-            found = registry.digest_of(repository, "v1")
+        for name, (repository, tag) in self.places().items():
+            found = registry.digest_of(repository, tag)
             if found != self.digests[name]:
-                raise Failure(f"expected {repository}:v1 to be {self.digests[name]}, found {found}")
+                raise Failure(f"expected {repository}:{tag} to be {self.digests[name]}, found {found}")
 
-    def package(self, violetd, work):
-        """Makes a package of all images."""
+    def package(self, violetd, work, name="bench", base=None):
+        """Makes a package of all images, without the blobs that are in the inventory `base`."""
         sources = []
-        for name, repository in self.repositories().items():
-            sources += ["--image", f"registry.example/{repository}:v1=oci:{self.layout}:{name}"]
-        run(violetd, "create", work / "bench", "--package-version", "v1", "--type", "images", *sources)
-        path = work / "bench.tgz"
-        run(violetd, "package", work / "bench", "--output", path)
+        for image, (repository, tag) in self.places().items():
+            sources += ["--image", f"registry.example/{repository}:{tag}=oci:{self.layout}:{image}"]
+        run(violetd, "create", work / name, "--package-version", "v1", "--type", "images", *sources)
+        path = work / f"{name}.tgz"
+        run(violetd, "package", work / name, "--output", path, *(["--base", base] if base else []))
         return path
 
 
@@ -328,46 +329,20 @@ def build_layout(work):
     return layout
 
 
-def build_random_layout(work, gigabytes):
-    """Builds images of layers that cannot be compressed: four to an image, 256 MB each, none shared."""
-    layout = work / "layout"
-    blobs = layout / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-
-    def put(content, media_type):
-        digest = hashlib.sha256(content).hexdigest()
-        (blobs / digest).write_bytes(content)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
-
-    def put_json(document, media_type):
-        return put(json.dumps(document).encode(), media_type)
-
-    entries = []
-    for image in range(max(1, round(gigabytes))):
-        layers = [put(os.urandom(256 * MB), "application/vnd.oci.image.layer.v1.tar") for _ in range(4)]
-        config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [it["digest"] for it in layers]}}
-        config = put_json(config, "application/vnd.oci.image.config.v1+json")
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPES.split(", ")[1], "config": config, "layers": layers}
-        entry = put_json(manifest, manifest["mediaType"])
-        entries.append({**entry, "annotations": {"org.opencontainers.image.ref.name": f"random{image}"}})
-    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
-    (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-    return layout
-
-
 def layout_of(options):
     """Returns the images to work on: those that were given, random ones, or ones out of Debian packages."""
     if options.layout:
         return options.layout.resolve()
     if options.random:
-        return build_random_layout(options.work, options.random)
+        return layouts.write_random(options.work / "layout", max(1, round(options.random)))
     return build_layout(options.work)
 
 
 # Report
 
 
-def arguments(description):
+def parser_of(description):
+    """Returns the options that all benchmarks of images have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"))
     binary = os.environ.get("VIOLETD", target / "release" / "violetd")
@@ -377,13 +352,18 @@ def arguments(description):
     parser.add_argument("--rounds", default=5, type=int, help="how often each side runs (default: %(default)s)")
     parser.add_argument("--work", type=pathlib.Path, help="where to work: the disk that is measured (default: TMPDIR)")
     parser.add_argument("--write", type=pathlib.Path, metavar="FILE", help="put the result into this Markdown file")
-    return parser.parse_args()
+    return parser
 
 
 def report_text(facts, header, rows):
     """Returns the report in Markdown."""
+    return "".join(f"- {fact}\n" for fact in facts) + "\n" + table_text(header, rows)
+
+
+def table_text(header, rows):
+    """Returns a table in Markdown."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ["- " + fact for fact in facts] + [""]
+    lines = []
 
     def line(cells):
         first, *rest = [cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in enumerate(zip(cells, widths))]
@@ -397,13 +377,22 @@ def report_text(facts, header, rows):
 
 def write_section(path, name, text):
     """Replaces what stands between the marks of a section, and nothing else."""
+    before, _, after = split_at_section(path, name)
+    path.write_text(f"{before}\n{text}\n{after}")
+
+
+def split_at_section(path, name):
+    """Returns a document up to the mark at which a section begins, the section, and the rest from the mark at its end.
+
+    To be called before anything is measured: hours of work should not end with a mark that is missing.
+    """
     document = path.read_text()
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     before, found_begin, rest = document.partition(begin)
-    _, found_end, after = rest.partition(end)
+    section, found_end, after = rest.partition(end)
     if not (found_begin and found_end):
         raise Failure(f"expected the marks `{begin.strip()}` and `{end}` in {path}")
-    path.write_text(before + begin + "\n" + text + "\n" + end + after)
+    return before + begin, section, end + after
 
 
 def seconds(usages, name="wall"):
@@ -462,7 +451,7 @@ def facts(options, images, programs, started):
 
 def main(name, description, bench):
     """Runs one benchmark: `bench(options, images)` returns programs to name, header and rows."""
-    options = arguments(description)
+    options = parser_of(description).parse_args()
     try:
         if not os.access(options.violetd, os.X_OK):
             raise Failure(f"expected violetd at {options.violetd}; cargo build --release, or set VIOLETD")

@@ -13,7 +13,8 @@ use anyhow::{Context as _, Result};
 use violetd::base::oci::{Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST};
 use violetd::base::{Digest, PackageKind, Timestamp};
 use violetd::catalog::{
-    Catalog, Content, ImageRecord, IngestRecord, IngestState, NewPackage, PackageRecord, Provenance,
+    Catalog, Content, ImageRecord, IngestRecord, IngestState, NewPackage, PackageRecord,
+    Provenance, TargetRecord,
 };
 use violetd::store::Store;
 
@@ -25,6 +26,8 @@ const OWN_LAYERS: usize = 8;
 const SHARED_LAYERS: usize = 2;
 /// Versions of each package name.
 const VERSIONS: usize = 20;
+/// The target of `harness.py`, which holds every package.
+const TARGET: &str = "bench";
 /// Packages of one write to the catalog. One batch of two hundred is some ten MB of rows.
 const BATCH: usize = 200;
 
@@ -37,13 +40,17 @@ fn main() -> Result<()> {
     drop(Store::open(&state_dir)?);
     let catalog = Catalog::open(&state_dir)?;
     let mut packages = Vec::with_capacity(BATCH);
+    let mut target = TargetRecord::new(TARGET.parse()?);
     for number in 0..count {
-        packages.push(make(&state_dir, number)?);
+        let package = make(&state_dir, number)?;
+        target.synced_packages.push(package.record.digest);
+        packages.push(package);
         if packages.len() == BATCH || number + 1 == count {
             catalog.commit_packages(&packages, &ingest_record(number))?;
             packages.clear();
         }
     }
+    catalog.put_target(&target)?;
     Ok(())
 }
 

@@ -80,6 +80,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport",
             "registry",
             "platform",
+            "build",
             "ingest",
             "replicate",
             "retain",

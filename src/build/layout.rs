@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use super::referrers::{subject_of, subject_of_tag};
 use crate::base::oci::{Descriptor, IndexEntry, MANIFEST_BYTES_MAX, Manifest};
-use crate::base::{Digest, ImageReference};
+use crate::base::{Digest, ImageReference, Repository};
 use crate::sys::fs::Context as _;
 
 /// An OCI image layout.
@@ -98,7 +98,8 @@ impl Layout {
         Ok(referrers)
     }
 
-    fn subject_of(&self, manifest: &Descriptor) -> Result<Option<Digest>, Error> {
+    /// Returns what the manifest of an entry says that it refers to.
+    pub(super) fn subject_of(&self, manifest: &Descriptor) -> Result<Option<Digest>, Error> {
         if !self.holds(&manifest.digest) {
             return Ok(None);
         }
@@ -126,41 +127,59 @@ impl Layout {
     }
 
     /// Lists all images that refer to no other, with the references under which they can be packaged.
-    ///
-    /// A name that is a whole reference is taken as it is; one that is only a tag gets the name of the folder as its
-    /// repository.
     pub(super) fn list_images(&self) -> Result<Vec<(ImageReference, String)>, Error> {
-        let folder = self
-            .path
-            .file_name()
-            .map(|name| name.to_string_lossy().to_lowercase());
         let entries = self.independent_entries()?;
         let mut images = Vec::with_capacity(entries.len());
         for entry in entries {
-            let name = entry.name.clone().ok_or_else(|| Error::Unnamed {
-                path: self.path.clone(),
-                digest: entry.descriptor.digest,
-            })?;
-            let reference = if name.contains('/') {
-                name.parse()
-            } else {
-                let repository = folder.as_deref().unwrap_or_default();
-                repository.parse().and_then(|repository| {
-                    Ok(ImageReference::new(
-                        String::new(),
-                        repository,
-                        Some(name.parse()?),
-                        None,
-                    ))
-                })
-            };
-            let reference = reference.map_err(|source| Error::Reference {
-                text: name.clone(),
-                source,
-            })?;
-            images.push((reference, name));
+            let reference = self.name_image(entry, None)?;
+            images.push((reference, entry.name.clone().unwrap_or_default()));
         }
         Ok(images)
+    }
+
+    /// Returns the reference under which an image can be packaged.
+    ///
+    /// A name that is a whole reference is taken as it is; one that is only a tag gets `repository`, by default the name of
+    /// the folder.
+    pub(super) fn name_image(
+        &self,
+        entry: &IndexEntry,
+        repository: Option<&Repository>,
+    ) -> Result<ImageReference, Error> {
+        let name = entry.name.as_ref().ok_or_else(|| Error::Unnamed {
+            path: self.path.clone(),
+            digest: entry.descriptor.digest,
+        })?;
+        let reference = if name.contains('/') {
+            name.parse()
+        } else {
+            let repository =
+                repository.map_or_else(|| self.folder_name().parse(), |it| Ok(it.clone()));
+            repository.and_then(|repository| {
+                let tag = Some(name.parse()?);
+                Ok(ImageReference::new(String::new(), repository, tag, None))
+            })
+        };
+        reference.map_err(|source| Error::Reference {
+            text: name.clone(),
+            source,
+        })
+    }
+
+    /// Returns the name of the folder, as far as a repository may have it.
+    fn folder_name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().to_lowercase()
+    }
+
+    /// Returns all entries.
+    pub(super) fn entries(&self) -> &[IndexEntry] {
+        &self.entries
+    }
+
+    /// Returns the folder in which a blob is a file whose name is the hex of its digest.
+    pub(super) fn blobs_dir(&self) -> PathBuf {
+        self.path.join("blobs/sha256")
     }
 
     /// Opens a blob.
@@ -185,7 +204,7 @@ impl Layout {
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.path.join("blobs/sha256").join(digest.hex())
+        self.blobs_dir().join(digest.hex())
     }
 }
 

@@ -25,6 +25,7 @@ mod error;
 mod folder;
 mod gather;
 mod layout;
+mod listed;
 mod output;
 mod pack;
 mod platforms;
@@ -42,6 +43,7 @@ pub use self::folder::read_manifest;
 use self::folder::{Build, Folder, LayoutSource, Sources};
 use self::gather::{Gathered, Wanted};
 use self::layout::Layout;
+pub use self::listed::{Listed, ListedImage};
 pub use self::output::Written;
 pub use self::pack::{Completeness, Content, PackageOptions, Packaged, Spared};
 pub use self::platforms::IndexForm;
@@ -50,7 +52,7 @@ use self::remote::Remote;
 pub use self::source::{ImageSource, ParseSourceError};
 use crate::base::{Digest, ImageReference, PackageKind, PackageName, Platform, Secret};
 use crate::package::Manifest;
-use crate::registry;
+use crate::registry::{self, DockerConfig};
 use crate::sys::fs::Context as _;
 use crate::transport::{Proxies, Trust};
 
@@ -68,8 +70,11 @@ pub enum Transport {
 pub struct Access {
     /// HTTP or HTTPS.
     pub transport: Transport,
-    /// User name and password; anonymous where there are none.
+    /// User name and password for all registries.
     pub credentials: Option<(String, Secret)>,
+    /// A `config.json` of docker or an `auth.json` of podman, where they are looked up if none are given. Without either,
+    /// requests are anonymous.
+    pub docker_config: Option<PathBuf>,
     /// Certificates, in PEM, to trust besides the system's.
     pub extra_roots: Vec<Vec<u8>>,
 }
@@ -90,6 +95,7 @@ impl Access {
                 username: username.clone(),
                 password: password.clone(),
             }),
+            docker_config: self.docker_config.as_deref().map(DockerConfig::of_file),
             // As `oci-client` does for the pulls.
             proxies: Proxies::Environment,
             ..registry::Options::new(address.to_owned(), transport)

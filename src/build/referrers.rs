@@ -31,7 +31,7 @@ const TAG_PREFIX: &str = "sha256-";
 /// How cosign's tags end.
 const COSIGN_SUFFIXES: [&str; 3] = [".sig", ".att", ".sbom"];
 /// How far the search goes: a signature of an attestation of an image is two away. Chosen, not measured.
-const LEVELS_MAX: usize = 5;
+pub(super) const LEVELS_MAX: usize = 5;
 /// The most referrers of one image. Chosen, not measured: registries that scan daily have hundreds.
 const REFERRERS_MAX: usize = 1000;
 

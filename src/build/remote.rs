@@ -44,7 +44,8 @@ const LOOK_UPS: usize = 4;
 /// Registries, read through one client. Blocking: to be used off the async threads.
 pub(super) struct Remote {
     client: Client,
-    auth: RegistryAuth,
+    /// Who we are, by the address of the registry.
+    logins: Mutex<BTreeMap<String, RegistryAuth>>,
     runtime: Handle,
     access: Access,
     /// Our own clients, by the address of the registry.
@@ -76,15 +77,9 @@ impl Remote {
         };
         ensure_crypto_provider();
         let client = Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))?;
-        let auth = match &access.credentials {
-            Some((username, password)) => {
-                RegistryAuth::Basic(username.clone(), password.expose().to_owned())
-            }
-            None => RegistryAuth::Anonymous,
-        };
         Ok(Self {
             client,
-            auth,
+            logins: Mutex::default(),
             runtime,
             access: access.clone(),
             finders: Mutex::default(),
@@ -134,11 +129,32 @@ impl Remote {
         Ok(bytes.to_vec())
     }
 
+    /// Returns who we are at the registry of an image.
+    fn login(&self, reference: &Reference) -> Result<RegistryAuth, Error> {
+        let address = reference.resolve_registry();
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(login) = logins.get(address) {
+            return Ok(login.clone());
+        }
+        let options = self.access.registry(address);
+        let credentials = match (&options.credentials, &options.docker_config) {
+            (Some(credentials), _) => Some(credentials.clone()),
+            (None, Some(config)) => self.runtime.block_on(config.find_password(&options))?,
+            (None, None) => None,
+        };
+        let login = credentials.map_or(RegistryAuth::Anonymous, |credentials| {
+            let password = credentials.password.expose().to_owned();
+            RegistryAuth::Basic(credentials.username, password)
+        });
+        logins.insert(address.to_owned(), login.clone());
+        Ok(login)
+    }
+
     fn pull_manifest(&self, image: &ImageReference, reference: &Reference) -> Result<Bytes, Error> {
-        let pulled = self.runtime.block_on(
-            self.client
-                .pull_manifest_raw(reference, &self.auth, &ACCEPTED),
-        );
+        let login = self.login(reference)?;
+        let pulled = self
+            .runtime
+            .block_on(self.client.pull_manifest_raw(reference, &login, &ACCEPTED));
         let (bytes, _) = pulled.map_err(|source| Error::Pull {
             image: Box::new(image.clone()),
             source: Box::new(source),

@@ -20,6 +20,8 @@ pub enum Column {
     Target,
     /// The latest runs of each target. Key: target, NUL, number of the run as eight bytes. Row: `RunRecord`.
     Run,
+    /// What the last run of each target did for each image. Key: the name of the target. Row: `ReportRecord`.
+    Report,
     /// What each ready package keeps in the store. Key: that of the package. Row: `Content`, in a form of its own.
     Content,
     /// Blobs that no package keeps. Key: the 32 bytes of the digest. Row: `CondemnedRecord`.
@@ -35,12 +37,13 @@ pub enum Column {
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Package,
         Self::Ingest,
         Self::Placement,
         Self::Target,
         Self::Run,
+        Self::Report,
         Self::Content,
         Self::Condemned,
         Self::Pin,
@@ -57,6 +60,7 @@ impl Column {
             Self::Placement => "placement",
             Self::Target => "target",
             Self::Run => "run",
+            Self::Report => "report",
             Self::Content => "content",
             Self::Condemned => "condemned",
             Self::Pin => "pin",
@@ -74,6 +78,7 @@ impl Column {
             | Self::Placement
             | Self::Target
             | Self::Run
+            | Self::Report
             | Self::Content
             | Self::Condemned
             | Self::Pin
@@ -186,6 +191,7 @@ mod tests {
                 "placement",
                 "target",
                 "run",
+                "report",
                 "content",
                 "condemned",
                 "pin",

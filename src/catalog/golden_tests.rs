@@ -260,6 +260,53 @@ fn golden_run_and_target() {
 }
 
 #[test]
+fn golden_report() {
+    let amount = |blobs| Amount { blobs, bytes: 300 };
+    let image = ImageReport {
+        image: "3rdparty/redis:7".to_owned(),
+        digest: digest(8),
+        state: ImageState::Pushed,
+        planned: amount(2),
+        sent: amount(1),
+        mounted: Amount::default(),
+        skipped: Amount::default(),
+        resumed: Amount::default(),
+        bytes: 300,
+        requests: 5,
+        retries: 1,
+        milliseconds: 500,
+        problem: None,
+    };
+    let report = ReportRecord {
+        target: "global-b".parse().unwrap(),
+        started_at: at(6),
+        images: vec![image],
+        images_left_out: 7,
+    };
+    let body = [
+        r#"{"target":"global-b","started_at":"2026-01-01T00:00:06.001000001Z","#.to_owned(),
+        format!(
+            r#""images":[{{"image":"3rdparty/redis:7","digest":"sha256:{}","#,
+            hex(8)
+        ),
+        r#""state":"pushed","planned":{"blobs":2,"bytes":300},"sent":{"blobs":1,"bytes":300},"#
+            .to_owned(),
+        r#""bytes":300,"requests":5,"retries":1,"milliseconds":500}],"images_left_out":7}"#
+            .to_owned(),
+    ];
+    assert_golden(Column::Report, &report, &body.concat());
+    for (state, name) in [
+        (ImageState::Failed, json!("failed")),
+        (ImageState::Pushed, json!("pushed")),
+        (ImageState::Waiting, json!("waiting")),
+        (ImageState::InPlace, json!("in_place")),
+    ] {
+        assert_eq!(serde_json::to_value(state).unwrap(), name);
+        assert_eq!(state.name(), name);
+    }
+}
+
+#[test]
 fn golden_content() {
     let content: Content = [(digest(2), 258), (digest(1), u64::MAX), (digest(2), 258)]
         .into_iter()

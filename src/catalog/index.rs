@@ -1,4 +1,4 @@
-//! What is held in memory of the rows: what lists of packages show, and which files are not ready.
+//! What is held in memory of the rows: what lists of packages show, which files are not ready, and what targets hold.
 //!
 //! A status names every package, and may be asked for every second: reading and decoding 20 000 rows of some KB each for it
 //! would take the better part of a second. So the rows are read once, when the catalog is opened, and only what is shown
@@ -18,10 +18,10 @@ use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use super::column::{self, Column};
 use super::database::{Database, Start};
 use super::record::{
-    Content, IngestRecord, IngestState, PackageRecord, PackageSummary, Provenance,
+    Content, IngestRecord, IngestState, PackageRecord, PackageSummary, Provenance, TargetRecord,
 };
 use super::{Error, codec};
-use crate::base::{Digest, PackageKind, PackageName, Platform, Timestamp};
+use crate::base::{Digest, PackageKind, PackageName, Platform, TargetName, Timestamp};
 
 /// What is held in memory.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(super) struct Index {
     without_content: BTreeSet<Digest>,
     /// Files that are not ready, by path.
     unfinished: BTreeMap<String, IngestRecord>,
+    /// Targets that were asked for since their rows were written. A row names every package that the target holds.
+    targets: HashMap<TargetName, Arc<TargetRecord>>,
     /// What is kept by packages whose record file is, or may be, there, and whose rows are not: their commit is under way,
     /// or failed. After a restart they may be ready.
     pub(super) unsettled: BTreeMap<Digest, Content>,
@@ -198,6 +200,20 @@ impl Index {
     pub(super) fn remove_ingest(&mut self, path: &str) {
         self.unfinished.remove(path);
     }
+
+    pub(super) fn target(&self, name: &TargetName) -> Option<&Arc<TargetRecord>> {
+        self.targets.get(name)
+    }
+
+    pub(super) fn put_target(&mut self, target: &Arc<TargetRecord>) {
+        self.targets
+            .insert(target.target.clone(), Arc::clone(target));
+    }
+
+    /// Has a target read again, the next time it is asked for.
+    pub(super) fn forget_target(&mut self, name: &TargetName) {
+        self.targets.remove(name);
+    }
 }
 
 impl From<Shown> for PackageSummary {
@@ -236,7 +252,7 @@ pub(super) fn digest_of(column: Column, key: &[u8]) -> Result<Digest, Error> {
     column::digest_of_key(key).ok_or_else(|| garbled(column, key))
 }
 
-fn garbled(column: Column, key: &[u8]) -> Error {
+pub(super) fn garbled(column: Column, key: &[u8]) -> Error {
     Error::Garbled {
         column: column.name(),
         key: codec::printable(key),

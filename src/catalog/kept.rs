@@ -283,8 +283,8 @@ impl Kept {
         for files in files.chunks(OPEN_FILES_MAX) {
             let mut temps = Vec::with_capacity(files.len());
             for (_, bytes) in files {
-                let mut temp = fs::create_temp(&dir, MODE)?;
-                temp.write_all(bytes).context("write to", temp.path())?;
+                let temp = fs::create_temp(&dir, MODE)?;
+                fs::attempt("write to", temp.path(), || temp.as_file().write_all(bytes))?;
                 temps.push(temp);
             }
             let open: Vec<_> = temps
@@ -302,11 +302,18 @@ impl Kept {
     /// Moves the record of a package to those of removed ones. That there is none is a success.
     pub(super) fn remove(&self, digest: &Digest) -> Result<(), Error> {
         self.finish_next(digest)?;
+        let path = self.path(digest);
         let removed = self.removed_dir().join(file_name(digest));
-        match fs::move_file(&self.path(digest), &removed) {
-            Err(error) if error.class() == Class::Absent => Ok(()),
-            result => Ok(result?),
+        match fs::move_file(&path, &removed) {
+            Err(error) if error.class() == Class::Absent => {}
+            result => return Ok(result?),
         }
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        // Not the record but the folder for it is missing. Left where it is, the package would be back after a restart.
+        self.ensure()?;
+        Ok(fs::move_file(&path, &removed)?)
     }
 
     /// Deletes records of removed packages, which are there again.

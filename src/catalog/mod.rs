@@ -48,6 +48,7 @@ mod packages;
 mod rebuild;
 mod reconcile;
 mod record;
+mod report;
 mod rows;
 
 use std::path::Path;
@@ -71,6 +72,7 @@ pub use self::record::{
     NewPackage, PackageRecord, PackageSummary, PinRecord, Placement, Problem, Provenance,
     RunCounts, RunOutcome, RunRecord, TargetRecord, UploadRecord,
 };
+pub use self::report::{Amount, ImageReport, ImageState, ReportRecord};
 pub use self::rows::{Row, Rows, read_record};
 
 /// Where a catalog has what it says from.
@@ -315,8 +317,18 @@ impl Catalog {
     }
 
     /// Returns what is known about a target.
-    pub fn find_target(&self, target: &TargetName) -> Result<Option<TargetRecord>, Error> {
-        self.find(Column::Target, column::target_key(target))
+    pub fn find_target(&self, target: &TargetName) -> Result<Option<Arc<TargetRecord>>, Error> {
+        // Held until the row is there: who writes it meanwhile has it forgotten afterwards.
+        let mut index = self.index();
+        if let Some(known) = index.target(target) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let record = self.find(Column::Target, column::target_key(target))?;
+        let record = record.map(Arc::new);
+        if let Some(record) = &record {
+            index.put_target(record);
+        }
+        Ok(record)
     }
 
     /// Puts what is known about a target, in place of what was known before.
@@ -324,7 +336,9 @@ impl Catalog {
         let mut changes = Changes::default();
         let row = codec::encode(Column::Target, target)?;
         changes.put(Column::Target, column::target_key(&target.target), row);
-        self.0.database.write(changes)
+        let written = self.0.database.write(changes);
+        self.index().forget_target(&target.target);
+        written
     }
 
     /// Lists the uploads to a target that are not finished, ordered by repository, then digest.
@@ -383,7 +397,9 @@ impl Catalog {
             }
             changes.delete(Column::Run, key);
         }
-        self.0.database.write(changes)
+        let written = self.0.database.write(changes);
+        self.index().forget_target(&target.target);
+        written
     }
 
     /// Lists the last `limit` runs of a target, newest first. The order is that in which they were committed, whatever

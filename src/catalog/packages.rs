@@ -36,15 +36,6 @@ impl Catalog {
         Ok(())
     }
 
-    /// Lists what is shown of all packages, in the order of [`Self::list_packages`].
-    pub fn list_summaries(&self) -> Result<Vec<PackageSummary>, Error> {
-        let summaries = self.summaries();
-        Ok(summaries
-            .iter()
-            .map(|it| PackageSummary::clone(it))
-            .collect())
-    }
-
     /// Returns what is shown of all packages, in the order of [`Self::list_packages`]. No row is read.
     pub fn summaries(&self) -> Vec<Arc<PackageSummary>> {
         self.index().summaries().cloned().collect()
@@ -157,20 +148,9 @@ impl Catalog {
     /// Calls `see` with every package and what it keeps, ordered by digest, after those that are about to become ready. Only
     /// one is in memory at a time.
     ///
-    /// It fails before the first call with [`Error::ContentUnknown`] where somebody does not know what a package keeps:
-    /// what is kept by no package can then not be said.
+    /// Packages of which nobody knows what they keep are left out: who must not miss them asks [`Self::check_contents_known`]
+    /// before.
     pub fn for_each_content<E: From<Error>>(
-        &self,
-        see: impl FnMut(Digest, Content) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if let Some(package) = self.index().without_content().first() {
-            return Err(Error::ContentUnknown { package: *package }.into());
-        }
-        self.for_each_known_content(see)
-    }
-
-    /// Does what [`Self::for_each_content`] does, and leaves out packages of which nobody knows what they keep.
-    pub fn for_each_known_content<E: From<Error>>(
         &self,
         mut see: impl FnMut(Digest, Content) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -187,6 +167,15 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// Fails with [`Error::ContentUnknown`] where nobody knows of a package what it keeps in the store: what is kept by no
+    /// package can then not be said.
+    pub fn check_contents_known(&self) -> Result<(), Error> {
+        match self.index().without_content().first() {
+            Some(package) => Err(Error::ContentUnknown { package: *package }),
+            None => Ok(()),
+        }
     }
 
     /// Lists the packages of which nobody knows what they keep in the store, ordered by digest: those of a version that did

@@ -1,7 +1,7 @@
 //! Makes the database anew where it is lost or damaged.
 //!
 //! Packages, what they keep and their pins come from the record files. Everything else is copied from the old database as
-//! far as that can be read: dropped files, placements, targets, runs, blobs that nobody keeps, jobs, unfinished uploads,
+//! far as that can be read: dropped files, placements, targets, runs, the report of the last one, blobs that nobody keeps, jobs, unfinished uploads,
 //! what targets hold. Packages are copied,
 //! too, so that one whose record file is lost is not lost with it. What cannot be read again is history: a target is
 //! looked at anew, and a file that is dropped again is known by its package.
@@ -24,6 +24,7 @@ use super::record::{
     CondemnedRecord, IngestRecord, JobRecord, PackageRecord, PinRecord, Placement, RunRecord,
     TargetRecord, UploadRecord,
 };
+use super::report::ReportRecord;
 use super::{DATABASE, Error, codec, held};
 use crate::base::{Chain, Class, Classified as _, Digest};
 use crate::sys::fs;
@@ -166,6 +167,7 @@ fn check_row(column: Column, key: &[u8], row: &[u8]) -> Result<(), Error> {
         Column::Placement => decode::<Placement>(column, key, row),
         Column::Target => decode::<TargetRecord>(column, key, row),
         Column::Run => decode::<RunRecord>(column, key, row),
+        Column::Report => decode::<ReportRecord>(column, key, row),
         Column::Content => codec::decode_content(key, row).map(drop),
         Column::Condemned => decode::<CondemnedRecord>(column, key, row),
         Column::Pin => decode::<PinRecord>(column, key, row),

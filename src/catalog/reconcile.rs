@@ -6,7 +6,7 @@
 //! row, no record file       ► the file is written: the row is of a version without record files, or the file was lost
 //! row, record of a removal  ► the row is deleted: a crash came between the two
 //! record file and record of a removal ► the latter is deleted: the package came again
-//! record file that is damaged, no row ► the file goes to quarantine
+//! record file that is damaged, no row ► the file goes to quarantine; one that was about to change counts as it was before
 //! ```
 //!
 //! Names are compared with keys: where nothing differs, no file is read.
@@ -83,23 +83,33 @@ pub(super) fn put_records(
     for digests in digests.chunks(PACKAGES_AT_ONCE) {
         let mut changes = Changes::default();
         for digest in digests {
-            match kept.read(digest) {
-                Ok(Some(record)) => {
-                    put_record(&mut changes, &record)?;
-                    done.put += 1;
-                }
-                Ok(None) => {}
-                Err(error) if error.class() == Class::Corrupt => {
-                    let path = kept.quarantine(digest)?;
-                    tracing::error!(reason = %Chain(&error), path = %path.display(), "moved the damaged record of a package to quarantine");
-                    done.quarantined.push(path);
-                }
-                Err(error) => return Err(error),
+            if let Some(record) = read_record(kept, digest, done)? {
+                put_record(&mut changes, &record)?;
+                done.put += 1;
             }
         }
         database.write(changes)?;
     }
     Ok(())
+}
+
+/// Reads the record file of a package. What is not what was written goes to quarantine: first the change that was under way,
+/// if that is damaged, and then what it was to change, too.
+fn read_record(
+    kept: &Kept,
+    digest: &Digest,
+    done: &mut Reconciled,
+) -> Result<Option<KeptRecord>, Error> {
+    loop {
+        match kept.read(digest) {
+            Err(error) if error.class() == Class::Corrupt => {
+                let path = kept.quarantine(digest)?;
+                tracing::error!(reason = %Chain(&error), path = %path.display(), "moved the damaged record of a package to quarantine");
+                done.quarantined.push(path);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Puts the rows of all packages whose record files can be read, and changes no file. The others are said.

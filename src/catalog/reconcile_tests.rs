@@ -47,8 +47,8 @@ fn a_record_without_a_row_is_ready_after_the_next_start() {
     let catalog = Catalog::open(dir.path()).unwrap();
     assert_eq!(catalog.list_packages().unwrap(), [package(1)]);
     assert_eq!(
-        catalog.list_summaries().unwrap(),
-        [PackageSummary::from(&package(1))]
+        catalog.summaries(),
+        [Arc::new(PackageSummary::from(&package(1)))]
     );
     assert_eq!(catalog.list_pins().unwrap(), [pin(1)]);
     assert_eq!(contents(&catalog), [digest(1)]);
@@ -69,12 +69,41 @@ fn a_removal_that_was_cut_off_is_finished_by_the_next_start() {
 }
 
 #[test]
+fn a_removal_lasts_although_somebody_has_removed_the_folder_for_the_records_of_others() {
+    let (dir, catalog) = new_catalog();
+    commit(&catalog, 1);
+    fs::remove_dir_all(&dir.path().join("packages/removed")).unwrap();
+    assert!(catalog.remove_package(&digest(1)).unwrap());
+    assert!(tombstone(dir.path(), 1).exists() && !record(dir.path(), 1).exists());
+    drop(catalog);
+    let catalog = Catalog::open(dir.path()).unwrap();
+    assert_eq!(catalog.list_packages().unwrap(), []);
+}
+
+#[test]
+fn a_damaged_change_of_a_record_does_not_take_the_record_with_it() {
+    let (dir, catalog) = new_catalog();
+    commit(&catalog, 1);
+    drop(catalog);
+    // The database is lost as well, so that nothing else says that the package is there.
+    fs::remove_dir_all(&dir.path().join(DATABASE)).unwrap();
+    let next = dir.path().join(format!("packages/{}.next", hex(1)));
+    fs::replace_file(&next, b"{", 0o640).unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    assert_eq!(catalog.list_packages().unwrap(), [package(1)]);
+    assert_eq!(contents(&catalog), [digest(1)]);
+    let aside = dir.path().join(format!("quarantine/{}.json.0", hex(1)));
+    assert_eq!(std::fs::read(aside).unwrap(), b"{");
+    assert!(!next.exists());
+}
+
+#[test]
 fn a_removed_package_leaves_its_record_until_it_comes_again() {
     let (dir, catalog) = new_catalog();
     commit(&catalog, 1);
     assert!(catalog.remove_package(&digest(1)).unwrap());
     assert!(!catalog.remove_package(&digest(1)).unwrap());
-    assert_eq!(catalog.list_summaries().unwrap(), []);
+    assert_eq!(catalog.summaries(), []);
     assert!(tombstone(dir.path(), 1).exists() && !record(dir.path(), 1).exists());
     commit(&catalog, 1);
     assert!(!tombstone(dir.path(), 1).exists() && record(dir.path(), 1).exists());
@@ -253,10 +282,9 @@ fn a_state_directory_of_the_released_version_is_brought_up_to_date() {
         catalog.read_record(&digest(1)).unwrap().unwrap().content,
         None
     );
-    let result: Result<(), Error> = catalog.for_each_content(|_, _| unreachable!());
-    let error = result.unwrap_err();
+    let error = catalog.check_contents_known().unwrap_err();
     assert!(matches!(error, Error::ContentUnknown { package } if package == digest(1)));
-    let known: Result<(), Error> = catalog.for_each_known_content(|_, _| unreachable!());
+    let known: Result<(), Error> = catalog.for_each_content(|_, _| unreachable!());
     known.unwrap();
     let content: Content = [(digest(2), 3)].into_iter().collect();
     catalog.put_content(&digest(1), &content).unwrap();
@@ -308,8 +336,9 @@ fn what_is_shown_of_packages_and_files_is_what_the_rows_say() {
     catalog.remove_package(&digest(3)).unwrap();
     let check = |catalog: &Catalog| {
         let packages = catalog.list_packages().unwrap();
-        let expected: Vec<_> = packages.iter().map(PackageSummary::from).collect();
-        assert_eq!(catalog.list_summaries().unwrap(), expected);
+        let expected = packages.iter().map(PackageSummary::from);
+        let expected: Vec<_> = expected.map(Arc::new).collect();
+        assert_eq!(catalog.summaries(), expected);
         assert_eq!(catalog.package_count(), 2);
         assert_eq!(expected[0].digest, digest(2));
         let unfinished = catalog.list_unfinished_ingests();

@@ -432,6 +432,25 @@ pub struct RunCounts {
     pub retries: u64,
 }
 
+impl RunCounts {
+    /// Adds what another run wanted and did.
+    pub const fn add(&mut self, other: &Self) {
+        self.images_wanted += other.images_wanted;
+        self.images_in_sync += other.images_in_sync;
+        self.images_pushed += other.images_pushed;
+        self.images_failed += other.images_failed;
+        self.resources_wanted += other.resources_wanted;
+        self.resources_applied += other.resources_applied;
+        self.resources_failed += other.resources_failed;
+        self.blobs_sent += other.blobs_sent;
+        self.blobs_mounted += other.blobs_mounted;
+        self.blobs_skipped += other.blobs_skipped;
+        self.bytes_sent += other.bytes_sent;
+        self.requests += other.requests;
+        self.retries += other.retries;
+    }
+}
+
 /// Something that went wrong in a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

@@ -7,11 +7,13 @@ use serde::de::DeserializeOwned;
 use super::column::{self, Column};
 use super::database::{Database, Start};
 use super::held::{self, HeldRecord};
+use super::index::{digest_of, garbled};
 use super::kept::{Kept, KeptRecord};
 use super::record::{
     CondemnedRecord, Content, IngestRecord, JobRecord, PackageRecord, PinRecord, Placement,
     RunRecord, TargetRecord, UploadRecord,
 };
+use super::report::ReportRecord;
 use super::{DATABASE, Error, codec};
 use crate::base::Digest;
 
@@ -28,6 +30,8 @@ pub enum Row {
     Target(Box<TargetRecord>),
     /// A run.
     Run(Box<RunRecord>),
+    /// What the last run of a target did for each image.
+    Report(Box<ReportRecord>),
     /// What a package, by the digest of its file, keeps in the store.
     Content(Digest, Content),
     /// A blob that no package keeps.
@@ -113,6 +117,11 @@ fn decode(column: Column, key: &[u8], row: &[u8]) -> Result<Row, Error> {
             let expected = column::run_key(&record.target, number);
             check_key(column, key, &expected).map(|()| Row::Run(record))
         }
+        Column::Report => {
+            let record: Box<ReportRecord> = decode_json(column, key, row)?;
+            let expected = column::target_key(&record.target).to_vec();
+            check_key(column, key, &expected).map(|()| Row::Report(record))
+        }
         Column::Content => {
             let content = codec::decode_content(key, row)?;
             Ok(Row::Content(digest_of(column, key)?, content))
@@ -142,23 +151,12 @@ fn decode_json<T: DeserializeOwned>(column: Column, key: &[u8], row: &[u8]) -> R
     codec::decode(column, key, row)
 }
 
-fn digest_of(column: Column, key: &[u8]) -> Result<Digest, Error> {
-    column::digest_of_key(key).ok_or_else(|| garbled(column, key))
-}
-
 /// Returns an error where a record lies under another key than its own.
 fn check_key(column: Column, key: &[u8], expected: &[u8]) -> Result<(), Error> {
     if key == expected {
         return Ok(());
     }
     Err(garbled(column, key))
-}
-
-fn garbled(column: Column, key: &[u8]) -> Error {
-    Error::Garbled {
-        column: column.name(),
-        key: codec::printable(key),
-    }
 }
 
 /// Returns a key as people write it: a digest in hex, a text as it is.

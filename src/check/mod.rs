@@ -131,17 +131,7 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
-    /// Somebody else than the daemon's user would own what is rebuilt.
-    #[error("expected to run as user {owner}, who owns `{}`, found user {found}", path.display())]
-    WrongUser {
-        /// The lock file.
-        path: PathBuf,
-        /// The user that owns it.
-        owner: u32,
-        /// The user of this process.
-        found: u32,
-    },
-    /// A process owns the directory, or the lock cannot be looked at.
+    /// A process owns the directory, or another user, or the lock cannot be looked at.
     #[error(transparent)]
     Lock(#[from] lock::Error),
     /// The catalog cannot be read.
@@ -162,7 +152,6 @@ impl Classified for Error {
     fn class(&self) -> Class {
         match self {
             Self::NoStateDirectory { .. } => Class::Absent,
-            Self::WrongUser { .. } => Class::Usage,
             Self::Lock(error) => error.class(),
             Self::Catalog(error) => error.class(),
             Self::Store(error) => error.class(),
@@ -176,9 +165,6 @@ impl Classified for Error {
             Self::NoStateDirectory { dir } => Some(format!(
                 "check that `{}` is the state directory, and start the daemon once to create it",
                 dir.display()
-            )),
-            Self::WrongUser { owner, .. } => Some(format!(
-                "run the command as that user: `setpriv --reuid {owner} --clear-groups violetd check --rebuild`"
             )),
             Self::Lock(error) => error.hint(),
             Self::Catalog(error) => error.hint(),

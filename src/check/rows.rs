@@ -110,6 +110,7 @@ impl Pass<'_> {
                 Column::Job,
                 Column::Placement,
                 Column::Run,
+                Column::Report,
                 Column::Upload,
                 Column::Held,
             ],

@@ -94,8 +94,16 @@ pub(super) struct RegistryArguments {
     /// Read the password for the registry from standard input
     #[arg(long, group = "credentials", requires = "username")]
     password_stdin: bool,
+    /// File as `docker login` or `podman login --authfile` writes it, with the logins for registries
+    #[arg(
+        long,
+        value_name = "FILE",
+        visible_alias = "authfile",
+        conflicts_with = "username"
+    )]
+    docker_config: Option<PathBuf>,
     /// Use no credentials
-    #[arg(long, conflicts_with = "username")]
+    #[arg(long, conflicts_with_all = ["username", "docker_config"])]
     no_auth: bool,
     /// Speak HTTP instead of HTTPS
     #[arg(long)]
@@ -112,11 +120,13 @@ impl RegistryArguments {
             username,
             password,
             password_stdin,
+            docker_config,
             no_auth,
             plain,
             ca_file,
         } = self;
-        let has_credentials = username.is_some() || password.is_some() || *password_stdin;
+        let has_credentials =
+            username.is_some() || password.is_some() || *password_stdin || docker_config.is_some();
         !(has_credentials || *no_auth || *plain || ca_file.is_some())
     }
 
@@ -137,6 +147,7 @@ impl RegistryArguments {
                 Transport::Https
             },
             credentials: self.username.clone().zip(password),
+            docker_config: self.docker_config.clone(),
             extra_roots,
         })
     }

@@ -45,7 +45,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     if arguments.host.is_none() && !arguments.access.is_empty() {
-        let message = "expected --registry with --username, --no-auth, --plain and --ca-file";
+        let message = "expected --registry with --username, --docker-config, --no-auth, --plain and --ca-file";
         return Err(Failure::usage(message));
     }
     let held = match (&arguments.target, &arguments.host) {

@@ -25,10 +25,13 @@ mod config;
 mod create;
 mod gc;
 mod inventory;
+mod limit;
 mod output;
 mod package;
 mod pin;
+mod push;
 mod reach;
+mod report;
 mod retain;
 mod scrub;
 mod serve;
@@ -66,8 +69,14 @@ enum Command {
     Packages(status::PackagesArguments),
     /// List the targets
     Targets(status::Arguments),
+    /// Bring packages or images to a registry and a platform now, without a daemon
+    Push(Box<push::Arguments>),
+    /// Show what the last run of a target did, image by image
+    Report(report::Arguments),
     /// Ask the running daemon to bring targets in sync now
     Sync(status::SyncArguments),
+    /// Limit how many bytes per second go to a target, until the daemon is started again
+    Limit(limit::Arguments),
     /// Show damaged blobs and how the check of all blobs goes, or ask for one
     Scrub(scrub::Arguments),
     /// Print which packages would go by the configured rules, or remove them
@@ -139,7 +148,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Packages(arguments) => status::packages(&arguments),
         Command::Targets(arguments) => status::targets(&arguments),
+        Command::Push(arguments) => push::run(*arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Sync(arguments) => status::sync(&arguments),
+        Command::Limit(arguments) => limit::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Retain(arguments) => retain::run(&arguments),
         Command::Pin(arguments) => pin::pin(&arguments),

@@ -102,7 +102,12 @@ fn apply(arguments: &ApplyArguments) -> Outcome {
         plan.kept.clear();
         output::data(render_plan(&plan));
         let mut failure = Failure::usage("expected --yes, found no approval: nothing was removed");
-        failure.hint = Some(format!("violetd retain apply --yes --plan {}", plan.id));
+        let mut command = format!("violetd retain apply --yes --plan {}", plan.id);
+        if !arguments.only.is_empty() {
+            command.push_str(" --only ");
+            command.push_str(&arguments.only.join(" "));
+        }
+        failure.hint = Some(command);
         return Err(failure);
     }
     let body = ApplyBody {

@@ -265,6 +265,7 @@ fn render_targets(targets: &[TargetView], now: Timestamp) -> String {
     }
     let mut text = table(&rows);
     for target in targets {
+        text.push_str(&render_pace(target));
         let problems = target.last_run.iter().flat_map(|run| &run.problems);
         for problem in problems.filter(|_| target.running.is_none()) {
             let (name, subject, message) = (&target.name, &problem.subject, &problem.message);
@@ -273,6 +274,36 @@ fn render_targets(targets: &[TargetView], now: Timestamp) -> String {
                 line(&mut text, format_args!("  hint: {hint}"));
             }
         }
+    }
+    text
+}
+
+/// Says what holds a target back, if anything does.
+fn render_pace(target: &TargetView) -> String {
+    let mut text = String::new();
+    let (name, registry) = (&target.name, &target.registry);
+    let Some(pace) = &target.pace else {
+        return text;
+    };
+    if let Some(limit) = pace.bandwidth_max {
+        let limit = ByteCount(limit.get());
+        line(
+            &mut text,
+            format_args!("{name}: at most {limit} per second"),
+        );
+    }
+    let time = |at: Timestamp| at.format("%H:%M:%SZ").to_string();
+    if let Some(until) = pace.resting_until.map(time) {
+        line(
+            &mut text,
+            format_args!("{name}: {registry} does not answer, it is asked again after {until}"),
+        );
+    }
+    if let Some(until) = pace.held_until.map(time) {
+        line(
+            &mut text,
+            format_args!("{name}: {registry} has too much to do, it is asked again after {until}"),
+        );
     }
     text
 }

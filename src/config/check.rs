@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use url::Url;
+
 use super::Config;
 use super::address::Endpoint;
 use super::error::{Flaw, Problem};
@@ -127,9 +129,13 @@ fn overlap(folder: &Folder<'_>, other: &Folder<'_>) -> Flaw {
 }
 
 fn check_registries(targets: &[Target]) -> Result<(), Flaw> {
+    // One name may lead to one server here and to another one beyond a proxy.
     let dialled = targets
         .iter()
-        .map(|target| Some(target.registry.effective_address()))
+        .map(|target| {
+            let registry = &target.registry;
+            Some((registry.resolver(), registry.effective_address()))
+        })
         .collect::<Vec<_>>();
     let Some(shared) = find_shared(targets, &dialled) else {
         return Ok(());
@@ -152,7 +158,10 @@ fn check_registries(targets: &[Target]) -> Result<(), Flaw> {
 
 fn check_platforms(targets: &[Target]) -> Result<(), Flaw> {
     let acp = |target: &Target| match &target.platform {
-        Platform::Acp(acp) => Some((acp.effective_address(), acp.connect_to.is_some())),
+        Platform::Acp(acp) => {
+            let dialled = (None, acp.effective_address());
+            Some((dialled, acp.connect_to.is_some()))
+        }
         Platform::None | Platform::Directory(_) => None,
     };
     let (dialled, redirected): (Vec<_>, Vec<_>) =
@@ -184,14 +193,20 @@ struct Shared<'a> {
     endpoint: &'a Endpoint,
 }
 
+/// Where names are resolved, and what is dialled.
+type Dialled<'a> = (Option<&'a Url>, Endpoint);
+
 /// Finds the first two targets that dial the same. `dialled` has one element for each target.
-fn find_shared<'a>(targets: &'a [Target], dialled: &'a [Option<Endpoint>]) -> Option<Shared<'a>> {
+fn find_shared<'a>(
+    targets: &'a [Target],
+    dialled: &'a [Option<Dialled<'_>>],
+) -> Option<Shared<'a>> {
     let mut seen = BTreeMap::new();
-    for (index, endpoint) in dialled.iter().enumerate() {
-        let Some(endpoint) = endpoint else {
+    for (index, dialled) in dialled.iter().enumerate() {
+        let Some(dialled @ (_, endpoint)) = dialled else {
             continue;
         };
-        let Some(earlier) = seen.insert(endpoint, index) else {
+        let Some(earlier) = seen.insert(dialled, index) else {
             continue;
         };
         let (index, other) = match (targets[earlier].role, targets[index].role) {
@@ -264,7 +279,7 @@ pub(super) fn check_risks(config: &Config) -> Vec<Risk> {
     }
     for target in &config.targets {
         let registry = &target.registry;
-        let has_secret = registry.credentials.is_some();
+        let has_secret = registry.credentials.is_some() || registry.docker_config.is_some();
         risks.extend(transport_risk(
             target,
             "registry",

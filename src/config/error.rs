@@ -178,7 +178,7 @@ pub enum Problem {
     NoRegistryAddress(Role),
     /// A standby without credentials and without `no_auth`.
     #[error(
-        "expected a standby to have `username` and `password` or `no_auth = true`, found neither"
+        "expected a standby to have `username` and `password`, `docker_config` or `no_auth = true`, found none of them"
     )]
     StandbyWithoutAccess,
     /// A platform without its address.
@@ -196,6 +196,14 @@ pub enum Problem {
     /// A key that this kind of platform does not have.
     #[error("expected no such key with `kind = \"{0}\"`")]
     ForeignKey(PlatformKind),
+    /// A user name or a password in the URL of a proxy. It is not repeated here.
+    #[error("expected `scheme://host:port`, found a login in it")]
+    ProxyLogin,
+    /// A proxy that finds out itself where names lead, beside `connect_to`.
+    #[error(
+        "expected no `connect_to` with a proxy of scheme `{0}`, which finds out itself where a name leads"
+    )]
+    ProxyResolves(String),
     /// A port where only a host belongs.
     #[error("expected a host without a port, found `{0}`")]
     Port(String),
@@ -253,13 +261,15 @@ impl Problem {
                 "set `address`"
             }
             Self::StandbyWithoutAccess => {
-                "set `username` and `password`, or `no_auth = true` if its registry asks for none"
+                "set `username` and `password`, or `docker_config`, or `no_auth = true` if its registry asks for no login"
             }
             Self::NoPlatformAccess => "set `token`, or `username` and `password`",
             Self::ForeignKey(PlatformKind::None) => "set `kind`, or remove the key",
             Self::ForeignKey(PlatformKind::Acp | PlatformKind::Directory) => {
                 "remove the key, or change `kind`"
             }
+            Self::ProxyLogin => "set `proxy_username` and `proxy_password`",
+            Self::ProxyResolves(_) => "use a `socks5` proxy, or remove the key",
             Self::Port(_) => "remove the port: that of `address` is dialled",
             Self::Overlap { .. } => "choose folders that are not inside each other",
             Self::Kind { .. }

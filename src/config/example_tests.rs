@@ -114,6 +114,8 @@ fn example_values_of_optional_keys_are_good() {
                 **problem,
                 Problem::ForeignKey(PlatformKind::None)
                     | Problem::HalfCredentials(_)
+                    // Where a secret can be is shown at once.
+                    | Problem::SecretSource
                     | Problem::SharedRegistry { .. }
             ),
             "{key}: {}",

@@ -25,6 +25,7 @@ mod disk;
 mod document;
 mod duration;
 mod error;
+mod registry;
 mod retain;
 mod scrub;
 pub mod secret;
@@ -40,6 +41,7 @@ pub use self::check::Risk;
 pub use self::collect::Collect;
 pub use self::disk::Disk;
 pub use self::error::{Error, Place, Problem};
+pub use self::registry::{Identity, Proxy, Registry};
 pub use self::retain::{Retain, RetainRule};
 pub use self::scrub::Scrub;
 pub use self::secret::SecretSource;
@@ -47,8 +49,8 @@ pub use self::sections::{
     Admin, AfterReady, DropFolder, Limits, Log, LogFormat, Policy, Replicate,
 };
 pub use self::target::{
-    Acp, CatalogSource, Credentials, Directory, Platform, PlatformAccess, PlatformKind, Registry,
-    Role, Target, Transport, Verification,
+    Acp, CatalogSource, Credentials, Directory, Platform, PlatformAccess, PlatformKind, Role,
+    Target, Transport, Verification,
 };
 pub use self::trust::{SignerValidity, Verify};
 

@@ -100,13 +100,20 @@ pub(super) struct TargetSettings {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RegistrySettings {
     pub(super) address: Option<String>,
+    pub(super) bandwidth_max: Option<ByteCount>,
     pub(super) plain_http: bool,
     pub(super) connect_to: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) insecure_skip_verify: bool,
+    pub(super) client_cert_file: Option<PathBuf>,
+    pub(super) client_key: Option<SecretSettings>,
+    pub(super) proxy: Option<String>,
+    pub(super) proxy_username: Option<String>,
+    pub(super) proxy_password: Option<SecretSettings>,
     pub(super) no_auth: bool,
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretSettings>,
+    pub(super) docker_config: Option<SecretSettings>,
 }
 
 /// `[target.platform]`
@@ -285,10 +292,17 @@ impl Settings {
                 role: Some(Role::Primary),
                 registry: RegistrySettings {
                     address: text(),
+                    bandwidth_max: Some(ByteCount(1)),
                     connect_to: text(),
                     ca_file: path(),
+                    client_cert_file: path(),
+                    client_key: secret(),
+                    proxy: text(),
+                    proxy_username: text(),
+                    proxy_password: secret(),
                     username: text(),
                     password: secret(),
+                    docker_config: secret(),
                     ..RegistrySettings::default()
                 },
                 platform: PlatformSettings {

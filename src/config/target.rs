@@ -1,4 +1,4 @@
-//! The sections that concern one target: its registry and its platform.
+//! The sections that concern one target. That of its registry is read by `registry`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,14 +8,15 @@ use url::Url;
 use super::address::{self, Address, Endpoint, Host};
 use super::choice::choice;
 use super::error::{Flaw, Problem};
+use super::registry::Registry;
 use super::secret::SecretSource;
 use super::sections::absolute;
-use super::settings::{PlatformSettings, RegistrySettings, SecretSettings, TargetSettings};
+use super::settings::{PlatformSettings, SecretSettings, TargetSettings};
 use crate::base::{NamePattern, TargetName};
 
 /// Ports that are dialled where an address names none.
-const HTTPS_PORT: u16 = 443;
-const HTTP_PORT: u16 = 80;
+pub(super) const HTTPS_PORT: u16 = 443;
+pub(super) const HTTP_PORT: u16 = 80;
 
 choice! {
     /// What a global cluster is in a disaster recovery pair.
@@ -76,19 +77,6 @@ pub struct Target {
     pub registry: Registry,
     /// Where resources go.
     pub platform: Platform,
-}
-
-/// `[target.registry]`: where a target's images go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registry {
-    /// Its name, to which certificates are compared.
-    pub address: Address,
-    /// The host that is dialled instead.
-    pub connect_to: Option<Host>,
-    /// How it is spoken to.
-    pub transport: Transport,
-    /// User name and password. Without them requests are anonymous.
-    pub credentials: Option<Credentials>,
 }
 
 /// How a server is spoken to.
@@ -180,24 +168,6 @@ pub struct Directory {
     pub catalog_source: CatalogSource,
 }
 
-impl Registry {
-    /// Returns what is dialled. Two targets for which it is equal, also after name resolution, share a registry.
-    pub fn effective_address(&self) -> Endpoint {
-        let default_port = match self.transport {
-            Transport::Plain => HTTP_PORT,
-            Transport::Tls { .. } => HTTPS_PORT,
-        };
-        Endpoint {
-            host: self
-                .connect_to
-                .as_ref()
-                .unwrap_or(&self.address.host)
-                .clone(),
-            port: self.address.port.unwrap_or(default_port),
-        }
-    }
-}
-
 impl Acp {
     /// Returns what is dialled. Two targets for which it is equal, also after name resolution, share a platform.
     pub fn effective_address(&self) -> Endpoint {
@@ -239,53 +209,23 @@ impl Target {
 }
 
 /// The section that is being read, for the keys of its flaws.
-struct Section(String);
+pub(super) struct Section(pub(super) String);
 
 impl Section {
     fn below(&self, name: &str) -> Self {
         Self(self.key(name))
     }
 
-    fn key(&self, name: &str) -> String {
+    pub(super) fn key(&self, name: &str) -> String {
         format!("{}.{name}", self.0)
     }
 
-    fn flaw(&self, name: &str, problem: Problem) -> Flaw {
+    pub(super) fn flaw(&self, name: &str, problem: Problem) -> Flaw {
         Flaw::new(self.key(name), problem)
     }
 
     fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, Flaw> {
         value.ok_or_else(|| self.flaw(name, Problem::Missing))
-    }
-
-    fn registry(&self, role: Role, settings: RegistrySettings) -> Result<Registry, Flaw> {
-        let address = settings
-            .address
-            .as_deref()
-            .ok_or_else(|| self.flaw("address", Problem::NoRegistryAddress(role)))?;
-        let address = self.address("address", address)?;
-        let tls = Tls {
-            ca_file: settings.ca_file,
-            insecure_skip_verify: settings.insecure_skip_verify,
-        };
-        let transport = if settings.plain_http {
-            self.plain("plain_http", &tls)?
-        } else {
-            self.tls(tls)?
-        };
-        let credentials = self.credentials(settings.username, settings.password)?;
-        if settings.no_auth && credentials.is_some() {
-            return Err(self.flaw("no_auth", Problem::Conflict("username")));
-        }
-        if role == Role::Standby && !settings.no_auth && credentials.is_none() {
-            return Err(Flaw::new(self.0.as_str(), Problem::StandbyWithoutAccess));
-        }
-        Ok(Registry {
-            address,
-            connect_to: self.connect_to(settings.connect_to)?,
-            transport,
-            credentials,
-        })
     }
 
     fn platform(&self, role: Role, settings: PlatformSettings) -> Result<Platform, Flaw> {
@@ -354,7 +294,7 @@ impl Section {
         } else {
             self.tls(tls)?
         };
-        let credentials = self.credentials(settings.username, settings.password)?;
+        let credentials = self.credentials(LOGIN, settings.username, settings.password)?;
         let access = match (settings.token, credentials) {
             (Some(_), Some(_)) => return Err(self.flaw("token", Problem::Conflict("username"))),
             (Some(token), None) => PlatformAccess::Token(self.secret("token", token)?),
@@ -389,13 +329,13 @@ impl Section {
         })
     }
 
-    fn address(&self, name: &str, text: &str) -> Result<Address, Flaw> {
+    pub(super) fn address(&self, name: &str, text: &str) -> Result<Address, Flaw> {
         text.parse().map_err(|error: address::ParseAddressError| {
             self.flaw(name, Problem::Value(error.to_string()))
         })
     }
 
-    fn connect_to(&self, text: Option<String>) -> Result<Option<Host>, Flaw> {
+    pub(super) fn connect_to(&self, text: Option<String>) -> Result<Option<Host>, Flaw> {
         let Some(text) = text else {
             return Ok(None);
         };
@@ -407,7 +347,7 @@ impl Section {
     }
 
     /// `key` is the one that asks for HTTP.
-    fn plain(&self, key: &str, tls: &Tls) -> Result<Transport, Flaw> {
+    pub(super) fn plain(&self, key: &str, tls: &Tls) -> Result<Transport, Flaw> {
         if tls.ca_file.is_some() {
             return Err(self.flaw(key, Problem::Conflict("ca_file")));
         }
@@ -417,7 +357,7 @@ impl Section {
         Ok(Transport::Plain)
     }
 
-    fn tls(&self, tls: Tls) -> Result<Transport, Flaw> {
+    pub(super) fn tls(&self, tls: Tls) -> Result<Transport, Flaw> {
         if tls.insecure_skip_verify && tls.ca_file.is_some() {
             return Err(self.flaw("insecure_skip_verify", Problem::Conflict("ca_file")));
         }
@@ -434,27 +374,37 @@ impl Section {
         })
     }
 
-    fn credentials(
+    /// Reads a user name and its password, which stand under `keys`.
+    pub(super) fn credentials(
         &self,
+        keys: LoginKeys,
         username: Option<String>,
         password: Option<SecretSettings>,
     ) -> Result<Option<Credentials>, Flaw> {
         match (username, password) {
             (None, None) => Ok(None),
-            (Some(_), None) => Err(self.flaw("username", Problem::HalfCredentials("password"))),
-            (None, Some(_)) => Err(self.flaw("password", Problem::HalfCredentials("username"))),
+            (Some(_), None) => {
+                Err(self.flaw(keys.username, Problem::HalfCredentials(keys.password)))
+            }
+            (None, Some(_)) => {
+                Err(self.flaw(keys.password, Problem::HalfCredentials(keys.username)))
+            }
             (Some(username), Some(_)) if username.is_empty() => {
                 let text = "expected a user name, found nothing".to_owned();
-                Err(self.flaw("username", Problem::Value(text)))
+                Err(self.flaw(keys.username, Problem::Value(text)))
             }
             (Some(username), Some(password)) => Ok(Some(Credentials {
                 username,
-                password: self.secret("password", password)?,
+                password: self.secret(keys.password, password)?,
             })),
         }
     }
 
-    fn secret(&self, name: &str, settings: SecretSettings) -> Result<SecretSource, Flaw> {
+    pub(super) fn secret(
+        &self,
+        name: &str,
+        settings: SecretSettings,
+    ) -> Result<SecretSource, Flaw> {
         let key = self.key(name);
         match (settings.file, settings.credential, settings.env) {
             (Some(path), None, None) => {
@@ -474,8 +424,21 @@ impl Section {
     }
 }
 
+/// Under which keys a login stands.
+#[derive(Clone, Copy)]
+pub(super) struct LoginKeys {
+    pub(super) username: &'static str,
+    pub(super) password: &'static str,
+}
+
+/// The login at a registry or platform.
+pub(super) const LOGIN: LoginKeys = LoginKeys {
+    username: "username",
+    password: "password",
+};
+
 /// The keys about TLS, which registries and platforms share.
-struct Tls {
-    ca_file: Option<PathBuf>,
-    insecure_skip_verify: bool,
+pub(super) struct Tls {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) insecure_skip_verify: bool,
 }

@@ -47,6 +47,7 @@ packages = ["redis-*", "mysql"]
 [target.registry]
 address = "Registry.Example.:5000"
 connect_to = "192.0.2.20"
+bandwidth_max = "20MB"
 plain_http = true
 username = "mirror"
 password = { credential = "registry" }
@@ -165,7 +166,7 @@ fn environment_wins_over_the_file() {
         ("VIOLETD_LOG__LEVEL", "debug"),
         ("VIOLETD_STATE_DIR", "/srv/violetd"),
         ("VIOLETD_VERIFY__KEYRING", "/a, /b"),
-        ("VIOLETD_REPLICATE__CONCURRENCY", "8"),
+        ("VIOLETD_REPLICATE__CONCURRENCY", "9"),
         ("VIOLETD_DISK__LOW_BYTES", "7GiB"),
         // None of these is a key.
         ("VIOLETD_CONFIG", "/x"),
@@ -177,7 +178,7 @@ fn environment_wins_over_the_file() {
     assert_eq!(config.log.level, "debug");
     assert_eq!(config.state_dir, Path::new("/srv/violetd"));
     assert_eq!(config.verify.keyring, [Path::new("/a"), Path::new("/b")]);
-    assert_eq!(config.replicate.concurrency, 8);
+    assert_eq!(config.replicate.concurrency, 9);
     assert_eq!(config.disk.low_bytes, ByteCount(7 << 30));
 }
 
@@ -236,6 +237,12 @@ fn text_errors_name_the_line() {
     insta::assert_snapshot!(shown("state_dir = \"data\""), @"violetd.toml:1: `state_dir`: expected an absolute path without `..`, found `data`");
     insta::assert_snapshot!(shown("[verify]\nkeyring = [\n\"/a\",\n\"/a/../b\"]"), @"violetd.toml:4: `verify.keyring[1]`: expected an absolute path without `..`, found `/a/../b`");
     insta::assert_snapshot!(shown("[verify]\nsigners = [\"89ABCDEF\"]"), @"violetd.toml:2: `verify.signers[0]`: expected a whole fingerprint, 40 or 64 hex digits, found `89ABCDEF`");
+}
+
+#[test]
+fn a_target_without_any_bandwidth_is_refused() {
+    let refused = refused(&format!("{MINIMAL}registry.bandwidth_max = 0"), &[]);
+    insta::assert_snapshot!(refused, @"violetd.toml:8: `target[0].registry.bandwidth_max`: expected at least 1, found 0");
 }
 
 /// Each would be a list of that length if it were taken for a path.
@@ -331,8 +338,8 @@ fn registries_are_checked() {
         "#);
     insta::assert_snapshot!(shown("backup", "address = \"b\""), @"violetd.toml:10: `target[1].role`: expected one of `primary`, `standby`, found `backup`");
     insta::assert_snapshot!(shown("standby", "address = \"b\""), @r#"
-        violetd.toml:11: `target[1].registry`: expected a standby to have `username` and `password` or `no_auth = true`, found neither
-        hint: set `username` and `password`, or `no_auth = true` if its registry asks for none
+        violetd.toml:11: `target[1].registry`: expected a standby to have `username` and `password`, `docker_config` or `no_auth = true`, found none of them
+        hint: set `username` and `password`, or `docker_config`, or `no_auth = true` if its registry asks for no login
         "#);
     insta::assert_snapshot!(shown("standby", "address = \"https://b\""), @"violetd.toml:12: `target[1].registry.address`: expected `host` or `host:port` without scheme and path, found `https://b`");
     insta::assert_snapshot!(shown("standby", "address = \"b\"\nusername = \"u\""), @"violetd.toml:13: `target[1].registry.username`: expected `password` beside it, found none");
@@ -378,6 +385,96 @@ fn registries_are_checked() {
         violetd.toml:13: `target[1].registry.connect_to`: expected a host without a port, found `192.0.2.1:443`
         hint: remove the port: that of `address` is dialled
         "#);
+}
+
+#[test]
+fn logins_certificates_and_proxies_of_registries_are_checked() {
+    let shown = |lines: &str| {
+        let lines = format!("address = \"b\"\n{lines}");
+        refused(&with_registry("standby", &lines), &[])
+    };
+    let config = "docker_config = { file = \"/config.json\" }";
+    insta::assert_snapshot!(
+        shown(&format!("{config}\nusername = \"u\"\npassword = {{ env = \"P\" }}")),
+        @"violetd.toml:13: `target[1].registry.docker_config`: expected either this or `username`, found both"
+    );
+    insta::assert_snapshot!(
+        shown(&format!("{config}\nno_auth = true")),
+        @"violetd.toml:14: `target[1].registry.no_auth`: expected either this or `docker_config`, found both"
+    );
+    insta::assert_snapshot!(shown("docker_config = \"/config.json\""), @r#"
+        violetd.toml:13: `target[1].registry.docker_config`: expected where the secret is, found the secret itself
+        hint: write `{ file = "/path" }`, `{ credential = "name" }` or `{ env = "NAME" }`, and change the secret
+        "#);
+    insta::assert_snapshot!(shown("client_cert_file = \"/c.pem\""), @"violetd.toml:13: `target[1].registry.client_cert_file`: expected `client_key` beside it, found none");
+    insta::assert_snapshot!(shown("client_key = { env = \"K\" }"), @"violetd.toml:13: `target[1].registry.client_key`: expected `client_cert_file` beside it, found none");
+    insta::assert_snapshot!(
+        shown("plain_http = true\nclient_cert_file = \"/c.pem\"\nclient_key = { env = \"K\" }"),
+        @"violetd.toml:13: `target[1].registry.plain_http`: expected either this or `client_cert_file`, found both"
+    );
+    insta::assert_snapshot!(shown("proxy = \"proxy:3128\""), @"violetd.toml:13: `target[1].registry.proxy`: expected `scheme://host:port` with http, https, socks5, socks5h as scheme, found `proxy:3128`");
+    insta::assert_snapshot!(shown("proxy = \"http://u:hunter2@proxy:3128\""), @r"
+        violetd.toml:13: `target[1].registry.proxy`: expected `scheme://host:port`, found a login in it
+        hint: set `proxy_username` and `proxy_password`
+        ");
+    insta::assert_snapshot!(shown("proxy = \"http://proxy\"\nproxy_username = \"u\""), @"violetd.toml:14: `target[1].registry.proxy_username`: expected `proxy_password` beside it, found none");
+    insta::assert_snapshot!(
+        shown("proxy_username = \"u\"\nproxy_password = { env = \"P\" }"),
+        @"violetd.toml:13: `target[1].registry.proxy_username`: expected `proxy` beside it, found none"
+    );
+    insta::assert_snapshot!(
+        shown(&format!("{config}\nproxy = \"http://proxy\"\nconnect_to = \"192.0.2.1\"")),
+        @r"
+        violetd.toml:15: `target[1].registry.connect_to`: expected no `connect_to` with a proxy of scheme `http`, which finds out itself where a name leads
+        hint: use a `socks5` proxy, or remove the key
+        "
+    );
+}
+
+#[test]
+fn everything_about_the_way_to_a_registry_is_read() {
+    let lines = r#"
+        address = "[2001:db8::1]:5000"
+        docker_config = { file = "/config.json" }
+        client_cert_file = "/c.pem"
+        client_key = { credential = "key" }
+        proxy = "socks5://[::1]:1080"
+        proxy_username = "u"
+        proxy_password = { env = "P" }
+    "#;
+    let config = parse(&with_registry("standby", lines)).unwrap();
+    let registry = &config.targets[1].registry;
+    assert_eq!(registry.address.to_string(), "[2001:db8::1]:5000");
+    assert_eq!(
+        registry.docker_config,
+        Some(SecretSource::File("/config.json".into()))
+    );
+    let identity = Identity {
+        certificates: "/c.pem".into(),
+        key: SecretSource::Credential("key".to_owned()),
+    };
+    assert_eq!(registry.identity, Some(identity));
+    let proxy = registry.proxy.as_ref().unwrap();
+    assert_eq!(proxy.url.as_str(), "socks5://[::1]:1080");
+    let credentials = Credentials {
+        username: "u".to_owned(),
+        password: SecretSource::Env("P".to_owned()),
+    };
+    assert_eq!(proxy.credentials, Some(credentials));
+    assert_eq!(registry.resolver(), None);
+}
+
+#[test]
+fn two_targets_share_a_name_beyond_different_proxies_only() {
+    let beyond = |proxy: &str| {
+        let lines =
+            format!("address = \"registry-a.example\"\nproxy = \"{proxy}\"\nno_auth = true");
+        parse(&with_registry("standby", &lines))
+    };
+    beyond("http://proxy").unwrap();
+    beyond("socks5h://proxy").unwrap();
+    // We find out where the name leads, and it leads to the primary.
+    beyond("socks5://proxy").unwrap_err();
 }
 
 #[test]
@@ -475,6 +572,9 @@ fn no_secret_is_ever_shown() {
         "password = [\"hunter2\"]",
         "password = \"hunter2",
         "password = hunter2",
+        "proxy = \"http://u:hunter2@proxy\"",
+        "docker_config = \"hunter2\"",
+        "client_key = \"hunter2\"",
     ] {
         let lines = format!("address = \"b\"\nusername = \"u\"\n{text}");
         let error = parse(&with_registry("primary", &lines)).unwrap_err();

@@ -107,9 +107,6 @@ impl Scenario for Retain {
     fn live(root: &Path) -> Result<(), String> {
         let site = Site::at(root);
         let open = site.open()?;
-        // What an earlier process has left, and once more, as the daemon does, to see that it is gone.
-        site.ingest(&open)?;
-        site.ingest(&open)?;
         Self::remove(&open)?;
         Self::collect(&open)?;
         let [old, _] = Self::packages();

@@ -18,6 +18,8 @@
 mod content;
 mod error;
 mod kept;
+pub mod push;
+mod reach;
 mod retain;
 mod scrub;
 mod stopped;
@@ -58,7 +60,7 @@ pub fn target_registry(
     config: &Config,
     target: &config::Target,
 ) -> Result<registry::Options, Error> {
-    wire::registry_options(config, target)
+    reach::registry_options(config, target)
 }
 
 /// Runs the daemon until it is told to stop.
@@ -71,7 +73,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let disk = wire::disk(&config);
     let ingest_options = wire::ingest_options(&config)?;
     let audit = wire::audit(&config, clock.now())?;
-    wire::prepare(&config, clock.now())?;
+    wire::prepare(&config)?;
     wire::check_shared(&config).await?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();

@@ -15,7 +15,6 @@ use crate::http::retain::Control;
 use crate::retain::job::{Handle, Job, Work};
 use crate::retain::{Collector, Counters, Destination, Planner, Policy, Retention, Rule};
 use crate::store::Store;
-use crate::sys::fs as durable;
 use crate::sys::lock::Lock;
 use crate::task::{self, Timetable};
 
@@ -29,10 +28,11 @@ pub struct Owned {
     _lock: Lock,
 }
 
-/// Takes the state directory of a daemon that does not run, to change it.
+/// Takes the state directory of a daemon that does not run, to change it. One that is not there is not made, and one that
+/// belongs to another user is left to that one.
 pub fn own(config: &Config) -> Result<Owned, Error> {
-    durable::ensure_dir_all(&config.state_dir)?;
-    let lock = Lock::acquire(&config.state_dir.join("LOCK"))?;
+    Store::open_read_only(&config.state_dir)?;
+    let lock = Lock::acquire_as_owner(&config.state_dir.join("LOCK"))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (store, catalog) = open_state(config, clock.now())?;
     let counters = Arc::new(Counters::default());

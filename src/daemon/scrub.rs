@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::kept::KeptFolders;
-use super::{Error, wire};
+use super::{Error, reach, wire};
 use crate::base::Clock;
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -62,7 +62,7 @@ fn options(config: &Config) -> Options {
 fn origins(config: &Config) -> Result<Vec<Arc<dyn Origin>>, Error> {
     let mut origins: Vec<Arc<dyn Origin>> = Vec::with_capacity(config.targets.len());
     for target in &config.targets {
-        let options = wire::registry_options(config, target)?;
+        let options = reach::registry_options(config, target)?;
         let client = Client::new(options).map_err(|source| Error::Registry {
             target: target.name.clone(),
             source,

@@ -1,9 +1,10 @@
 //! What a state directory holds whose daemon does not run.
 
 use super::{Error, wire};
-use crate::base::{Clock as _, Digest, SystemClock};
+use crate::base::{Clock as _, Digest, SystemClock, TargetName};
 use crate::catalog::{self, Catalog, Source};
 use crate::config::{self, Config};
+use crate::http::report::{self, ReportView};
 use crate::http::status::{self, Described};
 use crate::http::view::{DiskView, PackageDetailView, StatusView};
 use crate::replicate::Role;
@@ -50,6 +51,11 @@ impl<'a> Stopped<'a> {
             .collect();
         let status = status::stopped(&self.catalog, disk, &described, SystemClock.now())?;
         Ok(status)
+    }
+
+    /// Returns what the last run of a target did; nothing where there was none.
+    pub fn report(&self, target: &TargetName) -> Result<Option<ReportView>, Error> {
+        Ok(report::find(&self.catalog, target)?)
     }
 
     /// Returns all that the catalog knows of a package.

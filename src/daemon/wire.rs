@@ -2,27 +2,27 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Error;
+use super::reach::{concurrency, registry_options, retries, secret, trust};
 use super::stopped::role;
 use super::timetable::CronTimetable;
-use super::{Error, sweep};
 use crate::audit;
-use crate::base::{ByteCount, ClusterName, Secret, SystemClock, TargetName, Timestamp};
-use crate::config::{self, Config, Credentials, Endpoint, PlatformAccess, SecretSource, Transport};
+use crate::base::{ByteCount, ClusterName, SystemClock, TargetName, Timestamp};
+use crate::config::{self, Config, Endpoint, PlatformAccess};
 use crate::ingest::{self, AfterReady, Folder};
 use crate::package::Limits;
 use crate::platform::{self, AcpOptions, Auth, Directory, DirectoryOptions, Platform};
-use crate::registry::{self, Client};
+use crate::registry::Client;
 use crate::replicate::wanted::Filter;
-use crate::replicate::{self, Target};
+use crate::replicate::{self, Others, Target};
 use crate::schedule::Schedule;
 use crate::sys::backoff;
 use crate::sys::disk::{Alarm, Marks};
-use crate::sys::fs::{self as durable, Context as _};
-use crate::transport::{Retries, Trust, Verification};
+use crate::sys::fs as durable;
 use crate::verify::{self, Fingerprint, KeyringFiles, Policy, Requirements, Validity};
 
 /// How often the drop folders are looked at without being woken: inotify may lose events, and says nothing of changes
@@ -78,9 +78,8 @@ pub(super) fn drop_folders(config: &Config) -> impl Iterator<Item = &Path> {
     config.drops.iter().map(|folder| folder.path.as_path())
 }
 
-/// Makes the folders that the daemon writes to, and removes what earlier processes have left unfinished in them.
-pub(super) fn prepare(config: &Config, now: Timestamp) -> Result<(), Error> {
-    sweep::sweep(config, now);
+/// Makes the folders that the daemon writes to.
+pub(super) fn prepare(config: &Config) -> Result<(), Error> {
     for folder in &config.drops {
         durable::ensure_dir_all(&folder.path).map_err(|source| Error::Drop {
             path: folder.path.clone(),
@@ -205,7 +204,7 @@ pub(super) fn job_timetable(
 pub(super) fn replicate_options(config: &Config) -> replicate::Options {
     let options = &config.replicate;
     replicate::Options {
-        concurrency: usize::try_from(options.concurrency).unwrap_or(1).max(1),
+        concurrency: concurrency(config),
         retry_first: options.retry_first,
         retry_max: options.retry_max,
         verdict_timeout: options.verdict_timeout,
@@ -247,6 +246,8 @@ pub(super) fn target(config: &Config, target: &config::Target) -> Result<Target,
         runs_on_ready: target.on_ready,
         catches_up: target.catch_up,
         holds_resources: target.hold_resources,
+        others: Others::Keep,
+        image_pull_secrets: Vec::new(),
     })
 }
 
@@ -260,35 +261,6 @@ fn cluster_names(target: &TargetName, clusters: &[String]) -> Result<Vec<Cluster
             })
     };
     clusters.iter().map(parse).collect()
-}
-
-/// Returns how the registry of a target is reached.
-pub(super) fn registry_options(
-    config: &Config,
-    target: &config::Target,
-) -> Result<registry::Options, Error> {
-    let registry = &target.registry;
-    let transport = match trust(&target.name, &registry.transport)? {
-        None => registry::Transport::Http,
-        Some(trust) => registry::Transport::Https(trust),
-    };
-    let credentials = match &registry.credentials {
-        Some(Credentials { username, password }) => Some(registry::Credentials {
-            username: username.clone(),
-            password: secret(&target.name, password)?,
-        }),
-        None => None,
-    };
-    Ok(registry::Options {
-        connect_to: registry.connect_to.as_ref().map(ToString::to_string),
-        credentials,
-        timeouts: registry::Timeouts {
-            connect: config.replicate.connect_timeout,
-            idle: config.replicate.idle_timeout,
-        },
-        retries: retries(config),
-        ..registry::Options::new(registry.address.to_string(), transport)
-    })
 }
 
 fn platform(
@@ -342,50 +314,6 @@ fn auth(target: &TargetName, access: &PlatformAccess) -> Result<Auth, Error> {
     }
 }
 
-fn secret(target: &TargetName, source: &SecretSource) -> Result<Secret, Error> {
-    let credentials_dir = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let lookup = |name: &str| std::env::var(name).ok();
-    source
-        .resolve(credentials_dir.as_deref(), &lookup)
-        .map_err(|source| Error::Secret {
-            target: target.clone(),
-            source,
-        })
-}
-
-fn retries(config: &Config) -> Retries {
-    Retries {
-        attempts_max: config.replicate.attempts_max,
-        ..Retries::default()
-    }
-}
-
-/// Returns whom to trust; nothing for a server without TLS.
-fn trust(target: &TargetName, transport: &Transport) -> Result<Option<Trust>, Error> {
-    let Transport::Tls {
-        ca_file,
-        verification,
-    } = transport
-    else {
-        return Ok(None);
-    };
-    let mut extra_roots = Vec::new();
-    if let Some(path) = ca_file {
-        let pem = std::fs::read(path).context("read", path);
-        extra_roots.push(pem.map_err(|source| Error::TargetFile {
-            target: target.clone(),
-            source,
-        })?);
-    }
-    Ok(Some(Trust {
-        extra_roots,
-        verification: match verification {
-            config::Verification::Full => Verification::Full,
-            config::Verification::Skip => Verification::Skip,
-        },
-    }))
-}
-
 /// Refuses two targets whose registries, or whose platforms, end at the same address.
 ///
 /// The configuration was checked for equal names already; this catches two names of one server, which is what a standby
@@ -395,6 +323,8 @@ pub(super) async fn check_shared(config: &Config) -> Result<(), Error> {
     let registries = config
         .targets
         .iter()
+        // What a name means beyond a proxy is not known here.
+        .filter(|target| target.registry.resolver().is_none())
         .map(|target| (&target.name, target.registry.effective_address()));
     check_distinct("registry", registries.collect()).await?;
     let platforms = config

@@ -26,6 +26,7 @@ pub(super) fn render(sources: &Sources) -> Result<String, status::Error> {
     register_store(&mut registry, sources);
     register_disk(&mut registry, &sources.disk()?);
     register_targets(&mut registry, &sources.targets()?);
+    super::pace::register(&mut registry, sources);
     super::retain::register(&mut registry, &sources.retain.counters);
     super::scrub::register(&mut registry, &sources.scrub.overview());
     let mut text = String::new();

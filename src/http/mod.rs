@@ -6,7 +6,9 @@
 //! | `GET /v1/packages` | the packages; `?after=<digest>&limit=<number>` for some of them |
 //! | `GET /v1/packages/{digest}` | all that is known of one ([`view::PackageDetailView`]) |
 //! | `GET /v1/targets` | the targets |
+//! | `GET /v1/targets/{name}/report` | what its last run did, image by image ([`report::ReportView`]) |
 //! | `POST /v1/targets/{name}/sync` | asks for a run now; 202, or 404 |
+//! | `POST /v1/targets/{name}/limit` | changes the limit on bytes per second, until the daemon ends ([`pace::LimitBody`]) |
 //! | `GET /v1/scrub` | how scrubs go and what they found ([`scrub::ScrubView`]) |
 //! | `POST /v1/scrub?what=pass` or `repair` | asks for one; 202 |
 //! | `GET /v1/retain/plan` | what retention would remove, and what keeps the rest ([`crate::retain::Plan`]) |
@@ -23,7 +25,9 @@
 
 pub mod client;
 mod metrics;
+pub mod pace;
 mod packages;
+pub mod report;
 pub mod retain;
 pub mod scrub;
 pub mod status;
@@ -42,7 +46,7 @@ use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-use self::status::Sources;
+use self::status::{Sources, TargetSource};
 use self::view::ProblemView;
 use crate::base::{Chain, Class, Classified, TargetName};
 use crate::sys::fs as durable;
@@ -95,6 +99,7 @@ pub async fn serve_unix(listener: UnixListener, sources: Sources, stop: Cancella
         .route("/v1/packages", get(packages::list))
         .route("/v1/packages/{digest}", get(packages::show))
         .route("/v1/targets", get(get_targets))
+        .route("/v1/targets/{name}/report", get(report::show))
         .route("/v1/scrub", get(scrub::get_scrub).post(scrub::post_scrub))
         .route("/v1/retain/plan", get(retain::get_plan))
         .route("/v1/retain/apply", post(retain::post_apply))
@@ -105,6 +110,7 @@ pub async fn serve_unix(listener: UnixListener, sources: Sources, stop: Cancella
         )
         .route("/v1/collect", post(retain::post_collect))
         .route("/v1/targets/{name}/sync", post(post_sync))
+        .route("/v1/targets/{name}/limit", post(pace::post_limit))
         .with_state(sources);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
@@ -158,21 +164,27 @@ async fn get_ready(State(sources): State<Sources>) -> Response {
 }
 
 async fn post_sync(State(sources): State<Sources>, UrlPath(name): UrlPath<String>) -> Response {
-    let found = name.parse::<TargetName>().ok().and_then(|name| {
-        let targets = sources.targets.iter();
-        targets.into_iter().find(|target| target.name == name)
-    });
-    let Some(target) = found else {
-        let names = sources.targets.iter().map(|target| target.name.to_string());
-        let hint = format!("use one of: {}", names.collect::<Vec<_>>().join(", "));
-        return problem(
-            StatusCode::NOT_FOUND,
-            format!("no target `{name}`"),
-            Some(hint),
-        );
-    };
-    target.handle.request();
-    StatusCode::ACCEPTED.into_response()
+    match find_target(&sources, &name) {
+        Ok(target) => {
+            target.handle.request();
+            StatusCode::ACCEPTED.into_response()
+        }
+        Err(refusal) => *refusal,
+    }
+}
+
+/// Returns a target, or the answer that there is none of this name.
+fn find_target<'a>(sources: &'a Sources, name: &str) -> Result<&'a TargetSource, Box<Response>> {
+    let parsed = name.parse::<TargetName>().ok();
+    let mut targets = sources.targets.iter();
+    targets
+        .find(|target| Some(&target.name) == parsed.as_ref())
+        .ok_or_else(|| {
+            let names = sources.targets.iter().map(|target| target.name.to_string());
+            let hint = format!("use one of: {}", names.collect::<Vec<_>>().join(", "));
+            let detail = format!("no target `{name}`");
+            Box::new(problem(StatusCode::NOT_FOUND, detail, Some(hint)))
+        })
 }
 
 /// Puts an answer together off the async threads.

@@ -187,7 +187,11 @@ impl Sources {
             };
             (described, target.handle.progress())
         });
-        Targets::look(&self.catalog, packages, described, now)
+        let mut looked = Targets::look(&self.catalog, packages, described, now)?;
+        for (view, target) in looked.views.iter_mut().zip(&self.targets) {
+            view.pace = Some(target.handle.pace().into());
+        }
+        Ok(looked)
     }
 }
 
@@ -241,15 +245,14 @@ impl Targets {
         };
         for (target, progress) in targets {
             let record = catalog.find_target(target.name)?;
-            let mut record = record.unwrap_or_else(|| TargetRecord::new(target.name.clone()));
-            let held = std::mem::take(&mut record.synced_packages);
-            let held: HashSet<Digest> = held.into_iter().collect();
+            let record = record.unwrap_or_else(|| Arc::new(TargetRecord::new(target.name.clone())));
+            let held: HashSet<Digest> = record.synced_packages.iter().copied().collect();
             let wanted = packages
                 .iter()
                 .filter(|package| target.filter.matches(&package.name));
             let wanted: Vec<&PackageSummary> = wanted.map(AsRef::as_ref).collect();
             all.views
-                .push(target.view(&wanted, &held, (record, progress), now));
+                .push(target.view(&wanted, &held, (&record, progress), now));
             all.held.push((target.name.clone(), held));
         }
         Ok(all)
@@ -279,7 +282,7 @@ impl Described<'_> {
         &self,
         wanted: &[&PackageSummary],
         held: &HashSet<Digest>,
-        (record, progress): (TargetRecord, replicate::Progress),
+        (record, progress): (&TargetRecord, replicate::Progress),
         now: Timestamp,
     ) -> TargetView {
         let missing = wanted
@@ -300,10 +303,11 @@ impl Described<'_> {
                 reason: reason.name().to_owned(),
                 started_at,
             }),
-            last_run: record.last_run,
+            last_run: record.last_run.clone(),
             last_success_at: record.last_success_at,
             next_run_at: progress.next_scheduled_at,
             retry_at: progress.retry_at,
+            pace: None,
         }
     }
 }

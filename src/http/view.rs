@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::PaceView;
 use crate::base::{Class, TargetName, Timestamp};
 use crate::catalog::{PackageRecord, PackageSummary, PinRecord, RunRecord};
 use crate::sys::disk::{Marks, Reading, State};
@@ -146,6 +147,9 @@ pub struct TargetView {
     pub next_run_at: Option<Timestamp>,
     /// When the last run is repeated, if it left something undone.
     pub retry_at: Option<Timestamp>,
+    /// How fast and how much at once its registry is asked. Nothing where no daemon runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<PaceView>,
 }
 
 /// A run in progress.

@@ -11,7 +11,7 @@ use super::listing::Candidate;
 use super::settle::Stamp;
 use super::state::{self, Event};
 use super::waiting::Found;
-use super::{Error, Folder, Ingest, Wait};
+use super::{AfterReady, Error, Folder, Ingest, Wait};
 use crate::audit::Verdict;
 use crate::base::{Chain, Class, Classified as _, Digest};
 use crate::catalog::{IngestRecord, IngestState, NewPackage, PackageRecord};
@@ -28,9 +28,9 @@ impl Ingest {
         candidate: &Candidate,
         stop: &CancellationToken,
     ) -> Result<Option<Wait>, Error> {
-        let mut record = self.record_of(&candidate.path, candidate.stamp)?;
+        let mut record = self.record_of(folder, &candidate.path, candidate.stamp)?;
         if state::is_final(&record.state) {
-            self.clear_away(folder, candidate, &record);
+            self.clear_away(folder, candidate, &record)?;
             return Ok(None);
         }
         if let Some(wait) = self.wait_for_base(folder, &mut record)? {
@@ -71,7 +71,7 @@ impl Ingest {
             }
             Err(error) => return Err(error),
         }
-        self.clear_away(folder, candidate, &record);
+        self.clear_away(folder, candidate, &record)?;
         Ok(None)
     }
 
@@ -216,13 +216,15 @@ impl Ingest {
     }
 
     /// Returns what the catalog knows of a file, or a new record where the file is new or was replaced.
-    fn record_of(&self, path: &Path, stamp: Stamp) -> Result<IngestRecord, Error> {
+    fn record_of(&self, folder: &Folder, path: &Path, stamp: Stamp) -> Result<IngestRecord, Error> {
         let key = path.display().to_string();
         let known = self.importer.catalog.find_ingest(&key)?;
         let is_same = |record: &IngestRecord| {
             record.size_bytes == stamp.size_bytes && record.modified_at == stamp.modified_at
         };
-        if let Some(record) = known.filter(is_same) {
+        if let Some(record) = known.filter(is_same)
+            && !self.is_outlived(folder, &record)?
+        {
             return Ok(record);
         }
         let mut record = IngestRecord {
@@ -235,6 +237,30 @@ impl Ingest {
         };
         self.transition(&mut record, Event::Appeared)?;
         Ok(record)
+    }
+
+    /// Returns whether packages of a file that should have left the drop folder were removed since it was taken in.
+    ///
+    /// A process that died after the file had moved has left its record behind; the same file, dropped again, is a wish
+    /// to have its packages again. A file that is kept where it is says nothing of the kind.
+    fn is_outlived(&self, folder: &Folder, record: &IngestRecord) -> Result<bool, Error> {
+        let IngestState::Ready {
+            package, nested, ..
+        } = &record.state
+        else {
+            return Ok(false);
+        };
+        if folder.after_ready == AfterReady::Keep {
+            return Ok(false);
+        }
+        // A file that carries others need not have a record of its own.
+        let own = nested.is_empty().then_some(package);
+        for digest in own.into_iter().chain(nested) {
+            if self.importer.catalog.find_package(digest)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Moves a record to its next state, durably.
@@ -250,7 +276,12 @@ impl Ingest {
     }
 
     /// Does with a candidate in a final state what is configured. A failure is said once and changes nothing else.
-    fn clear_away(&mut self, folder: &Folder, candidate: &Candidate, record: &IngestRecord) {
+    fn clear_away(
+        &mut self,
+        folder: &Folder,
+        candidate: &Candidate,
+        record: &IngestRecord,
+    ) -> Result<(), Error> {
         let moved = match &record.state {
             IngestState::Rejected { code, reason, hint } => folder.reject(
                 candidate,
@@ -264,14 +295,24 @@ impl Ingest {
             | IngestState::Settled
             | IngestState::Verified { .. }
             | IngestState::Unpacked
-            | IngestState::Waiting { .. } => return,
+            | IngestState::Waiting { .. } => return Ok(()),
         };
         self.withdraw_request(&candidate.path);
-        if let Err(error) = moved
-            && self.stuck.insert(candidate.path.clone())
-        {
-            tracing::warn!(path = %candidate.path.display(), reason = %Chain(&error), "file stays in the drop folder");
+        match moved {
+            // What was refused stays on record, see [`super::REFUSED_KEPT`].
+            Ok(()) if matches!(record.state, IngestState::Ready { .. }) => {
+                if folder.after_ready != AfterReady::Keep {
+                    self.importer.catalog.remove_ingest(&record.path)?;
+                }
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.stuck.insert(candidate.path.clone()) {
+                    tracing::warn!(path = %candidate.path.display(), reason = %Chain(&error), "file stays in the drop folder");
+                }
+            }
         }
+        Ok(())
     }
 }
 

@@ -42,6 +42,7 @@
 //! package in parts share its fate.
 
 mod advance;
+mod direct;
 mod error;
 mod folder;
 mod import;
@@ -64,6 +65,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use self::direct::{Intake, Taken, commit};
 pub use self::error::Error;
 pub use self::folder::{AfterReady, Folder};
 use self::import::Importer;

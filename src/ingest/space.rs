@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Error;
-use crate::catalog::{self, Catalog};
+use crate::catalog::Catalog;
 use crate::sys::disk::Alarm;
 
 /// How often space is looked at while a file waits for it: one system call and one look at the drop folders. Bounds how soon
@@ -41,19 +41,13 @@ pub(super) struct Expansion(Mutex<Option<VecDeque<u64>>>);
 
 impl Expansion {
     /// Returns how many bytes a file of this size is expected to take; at least its size.
-    pub(super) fn estimate(
-        &self,
-        file_bytes: u64,
-        catalog: &Catalog,
-    ) -> Result<u64, catalog::Error> {
+    pub(super) fn estimate(&self, file_bytes: u64, catalog: &Catalog) -> u64 {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none() {
-            *known = Some(of_catalog(catalog)?);
-        }
-        let mut sorted: Vec<u64> = known.iter().flatten().copied().collect();
+        let known = known.get_or_insert_with(|| of_catalog(catalog));
+        let mut sorted: Vec<u64> = known.iter().copied().collect();
         sorted.sort_unstable();
         let middle = sorted.get(sorted.len() / 2).copied().unwrap_or(WHOLE);
-        Ok(expanded(file_bytes, middle.max(WHOLE)))
+        expanded(file_bytes, middle.max(WHOLE))
     }
 
     /// Counts a package that was unpacked.
@@ -66,14 +60,14 @@ impl Expansion {
 }
 
 /// Returns the expansion of the last packages in the catalog.
-fn of_catalog(catalog: &Catalog) -> Result<VecDeque<u64>, catalog::Error> {
+fn of_catalog(catalog: &Catalog) -> VecDeque<u64> {
     let mut known = VecDeque::new();
-    for package in catalog.list_summaries()? {
+    for package in catalog.summaries() {
         if let Some(ratio) = ratio(package.size_bytes, package.blob_bytes) {
             push(&mut known, ratio);
         }
     }
-    Ok(known)
+    known
 }
 
 fn push(known: &mut VecDeque<u64>, ratio: u64) {
@@ -204,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(dir.path()).unwrap();
         let expansion = Expansion::default();
-        let estimate = |bytes| expansion.estimate(bytes, &catalog).unwrap();
+        let estimate = |bytes| expansion.estimate(bytes, &catalog);
         assert_eq!(estimate(1000), 1000, "nothing is known yet");
         expansion.add(0, 5);
         expansion.add(100, 50);

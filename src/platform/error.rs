@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::message::FieldConflict;
 use crate::base::{Class, Classified, ClusterName, ParseNameError};
 use crate::sys::fs;
-use crate::transport::{self, Action, CertificateProblem, Message};
+use crate::transport::{self, Action, CertificateProblem, Message, RetryAfter};
 
 /// Why the platform does not let a user in.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -232,12 +232,12 @@ fn list(conflicts: &[FieldConflict]) -> String {
 }
 
 impl Error {
-    /// Returns how long the server asked us to wait.
-    pub const fn retry_after(&self) -> Option<Duration> {
+    /// Returns when the operation may be repeated, by what the server asked for.
+    pub const fn retry_after(&self) -> RetryAfter {
         if let Self::Busy { retry_after, .. } = self {
-            *retry_after
+            RetryAfter::Failed(*retry_after)
         } else {
-            None
+            RetryAfter::Failed(None)
         }
     }
 }

@@ -91,10 +91,11 @@ impl AcpOptions {
             base,
             connect_to: self.connect_to.as_deref(),
             trust: (base.scheme() == "https").then_some(&self.trust),
+            identity: None,
             connect_timeout: self.timeouts.connect,
             idle_connections_max: IDLE_CONNECTIONS_MAX,
             cookies,
-            proxies: Proxies::Ignore,
+            proxies: &Proxies::Ignore,
             user_agent: &self.user_agent,
         };
         Ok(connection.client()?)

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::base::{Class, Classified, Digest};
-use crate::transport::{self, Action, CertificateProblem, Message};
+use super::login;
+use crate::base::{Class, Classified, Digest, Timestamp};
+use crate::transport::{self, Action, CertificateProblem, Message, RetryAfter};
 
 /// A user name for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,24 @@ pub enum Error {
         /// The library's reason.
         source: reqwest::Error,
     },
+    /// It could not be found out who we are.
+    #[error("no login from {place}")]
+    Login {
+        /// Where it was looked for.
+        place: String,
+        /// The reason.
+        source: Box<login::Error>,
+    },
+    /// No connection through the proxy.
+    #[error("failed to connect to `{address}` through the proxy {proxy}")]
+    Proxy {
+        /// The registry, or the server it sent us to.
+        address: String,
+        /// The proxy.
+        proxy: String,
+        /// The library's reason.
+        source: reqwest::Error,
+    },
     /// No connection.
     #[error("failed to connect to `{address}`")]
     Unreachable {
@@ -57,6 +76,14 @@ pub enum Error {
         address: String,
         /// What is wrong.
         problem: CertificateProblem,
+    },
+    /// We did not prove to the server who we are.
+    #[error("`{address}` does not accept our certificate: {problem}")]
+    Identity {
+        /// The registry, or the server it sent us to.
+        address: String,
+        /// What the server says.
+        problem: &'static str,
     },
     /// TLS was expected, the server speaks plain HTTP.
     #[error("expected TLS at `{address}`, found plain HTTP")]
@@ -85,6 +112,14 @@ pub enum Error {
         action: Action,
         /// For how long nothing moved, at least.
         idle: Duration,
+    },
+    /// The registry was gone for so long that it is left alone for a while. Not repeated.
+    #[error("`{address}` does not answer, it is asked again after {}", until.format("%H:%M:%SZ"))]
+    Resting {
+        /// The registry.
+        address: String,
+        /// When it is asked again.
+        until: Timestamp,
     },
     /// The registry cannot at the moment: 408, 429, 500, 502, 503, 504.
     #[error("failed to {action}: status {status}{message}")]
@@ -190,6 +225,14 @@ pub enum Error {
         /// The digests that it says are missing; empty where it does not say.
         missing: BTreeSet<Digest>,
     },
+    /// The registry does not accept layers that are to be fetched from elsewhere.
+    #[error("layers from elsewhere are refused: failed to {action}{message}")]
+    ForeignLayers {
+        /// What was being done.
+        action: Action,
+        /// What the registry said: the digests.
+        message: Message,
+    },
     /// The registry does not accept the manifest.
     #[error("invalid manifest: failed to {action}{message}")]
     ManifestInvalid {
@@ -255,12 +298,24 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns how long the registry asked us to wait.
-    pub const fn retry_after(&self) -> Option<Duration> {
-        if let Self::Busy { retry_after, .. } = self {
-            *retry_after
+    /// Returns when the operation may be repeated, by what the registry asked for.
+    pub const fn retry_after(&self) -> RetryAfter {
+        if let Self::Busy {
+            status,
+            retry_after,
+            ..
+        } = self
+        {
+            return if *status == 429 {
+                RetryAfter::Refused(*retry_after)
+            } else {
+                RetryAfter::Failed(*retry_after)
+            };
+        }
+        if matches!(self, Self::Resting { .. }) {
+            RetryAfter::Never
         } else {
-            None
+            RetryAfter::Failed(None)
         }
     }
 }
@@ -283,12 +338,16 @@ impl Classified for Error {
             | Self::TlsServer { .. }
             | Self::NotRegistry { .. }
             | Self::Setup { .. } => Class::Usage,
-            Self::Unreachable { .. }
+            Self::Login { source, .. } => source.class(),
+            Self::Proxy { .. }
+            | Self::Unreachable { .. }
             | Self::Cut { .. }
             | Self::Stalled { .. }
             | Self::Busy { .. }
+            | Self::Resting { .. }
             | Self::SessionLost { .. } => Class::Transient,
             Self::Denied { .. }
+            | Self::Identity { .. }
             | Self::Forbidden { .. }
             | Self::Scheme { .. }
             | Self::InsecureRealm { .. }
@@ -297,9 +356,10 @@ impl Classified for Error {
             Self::RepositoryUnknown { .. }
             | Self::Absent { .. }
             | Self::ManifestBlobUnknown { .. } => Class::Absent,
-            Self::ManifestInvalid { .. } | Self::Status { .. } | Self::Answer { .. } => {
-                Class::Rejected
-            }
+            Self::ForeignLayers { .. }
+            | Self::ManifestInvalid { .. }
+            | Self::Status { .. }
+            | Self::Answer { .. } => Class::Rejected,
             Self::DigestMismatch { .. } | Self::DigestRefused { .. } | Self::SourceSize { .. } => {
                 Class::Corrupt
             }
@@ -309,7 +369,16 @@ impl Classified for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Unreachable { address, .. } => Some(transport::unreachable_hint(address)),
+            Self::Login { source, .. } => source.hint(),
+            Self::Identity { address, .. } => Some(format!(
+                "set `client_cert_file` and `client_key` to a certificate that `{address}` knows, and its key"
+            )),
+            Self::Proxy { address, proxy, .. } => Some(format!(
+                "check that {proxy} can be reached from here, and that it lets us through to `{address}`"
+            )),
+            Self::Unreachable { address, .. } | Self::Resting { address, .. } => {
+                Some(transport::unreachable_hint(address))
+            }
             Self::Certificate { address, problem } => Some(problem.hint(address)),
             Self::PlainServer { .. } => {
                 Some("use plain HTTP for this registry, or another port".to_owned())
@@ -336,6 +405,10 @@ impl Classified for Error {
             )),
             Self::TooLarge { action, .. } => Some(format!(
                 "raise the limit on request bodies of the proxy before `{}`",
+                action.address()
+            )),
+            Self::ForeignLayers { action, .. } => Some(format!(
+                "let the registry at `{}` accept the URLs of these layers (docker-registry: `validation.manifests.urls.allow`)",
                 action.address()
             )),
             Self::DigestRefused { .. } | Self::SourceSize { .. } => {

@@ -3,23 +3,27 @@
 //! # States
 //!
 //! ```text
-//! attempt: authorise -> send -+-> 401: authorise again -> send, once
-//!                             +-> redirection (GET and HEAD): send there, at most five times
-//!                             +-> expected status: done
-//!                             `-> anything else: error; a transient one starts the next attempt
+//! attempt: permit -> authorise -> send -+-> 401: authorise again -> send, once
+//!                                       +-> redirection (GET and HEAD): send there, at most five times
+//!                                       +-> expected status: done
+//!                                       `-> anything else: error; a transient one starts the next attempt
 //! ```
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, LOCATION};
+use tokio::time::Instant;
 use url::Url;
 
 use super::auth::{Authenticator, Authorization};
 use super::error::Error;
 use super::link::{self, Place};
 use super::options::Options;
+use super::pace::{Kind, Report, Resting};
+use super::payload::Payload;
 use super::scope::Scopes;
 use super::wire::{Answer, Request, Wire};
 use crate::base::Clock;
@@ -60,15 +64,15 @@ impl Exchange {
         options.retries.check()?;
         let wire = Arc::new(Wire::new(options)?);
         Ok(Self {
-            auth: Authenticator::new(
-                Arc::clone(&wire),
-                options.credentials.clone(),
-                Arc::clone(&clock),
-            ),
+            auth: Authenticator::new(Arc::clone(&wire), options, Arc::clone(&clock)),
             retries: options.retries,
             wire,
             clock,
         })
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     pub(super) fn wire(&self) -> &Wire {
@@ -132,8 +136,39 @@ impl Exchange {
         })
     }
 
-    /// Carries out an operation once.
+    /// Carries out an operation once, when its turn has come.
     pub(super) async fn run_once(&self, operation: &Operation) -> Result<Answer, Error> {
+        let request = &operation.request;
+        let Some(kind) = Kind::of(request) else {
+            return Box::pin(self.run_now(operation)).await;
+        };
+        let entering = self.wire.pace.enter(kind, identity(request));
+        let mut permit = entering.await.map_err(|resting| self.resting(resting))?;
+        let has_blob = matches!(request.payload, Payload::Blob(_));
+        // Boxed, so that the futures of operations, which contain several of these, stay small.
+        let mut outcome = Box::pin(self.run_now(operation)).await;
+        permit.settle(match &outcome {
+            Ok(answer) => Report::of_answer(answer.took(), answer.blob_bytes()),
+            Err(error) => Report::of_error(error, has_blob),
+        });
+        // Of other answers nobody reads the body, and some keep them while they ask for more.
+        if let Ok(answer) = &mut outcome
+            && request.method == Method::GET
+        {
+            answer.keep(permit);
+        }
+        outcome
+    }
+
+    fn resting(&self, resting: Resting) -> Error {
+        let rest = resting.until.saturating_duration_since(Instant::now());
+        Error::Resting {
+            address: self.wire.address.clone(),
+            until: self.clock.now() + rest,
+        }
+    }
+
+    async fn run_now(&self, operation: &Operation) -> Result<Answer, Error> {
         let mut request = operation.request.clone();
         let mut redirections = 0;
         loop {
@@ -162,9 +197,14 @@ impl Exchange {
         if !self.wire.is_ours(&request.url) {
             return self.wire.send(request, None).await;
         }
-        let used = self.auth.authorize(scopes).await?;
-        let answer = self.send_as(request, &used).await?;
-        if answer.status() != 401 {
+        let body_bytes = request.payload.size_bytes();
+        let used = self.auth.authorize(scopes, body_bytes).await?;
+        let sent = self.send_as(request, &used).await;
+        if body_bytes > 0 && matches!(sent, Err(Error::Cut { .. })) {
+            self.auth.doubt(&used);
+        }
+        let answer = sent?;
+        if self.auth.accept(&answer).await? {
             return Ok(answer);
         }
         match self.auth.authorize_again(&answer, scopes, &used).await? {
@@ -178,7 +218,7 @@ impl Exchange {
         request: &Request,
         authorization: &Authorization,
     ) -> Result<Answer, Error> {
-        let header = self.auth.header(authorization)?;
+        let header = Authenticator::header(authorization)?;
         self.wire.send(request, header).await
     }
 
@@ -198,4 +238,12 @@ impl Exchange {
             })
         })
     }
+}
+
+/// Returns what tells operations apart, so that one that is repeated is known as one.
+fn identity(request: &Request) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    request.method.hash(&mut hasher);
+    request.url.path().hash(&mut hasher);
+    hasher.finish()
 }

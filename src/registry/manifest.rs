@@ -1,5 +1,6 @@
 //! Manifests.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -134,10 +135,11 @@ impl Client {
         })?;
         operation.request.method = Method::PUT;
         operation.request.headers.insert(CONTENT_TYPE, media_type);
-        operation.request.payload = Payload::Bytes(bytes);
+        operation.request.payload = Payload::Bytes(bytes.clone());
         operation.scopes = Scopes::push(repository);
         operation.expected = &[200, 201];
-        let answer = self.exchange().run(&operation).await?;
+        let running = self.exchange().run(&operation).await;
+        let answer = running.map_err(|error| name_foreign_layers(error, &bytes))?;
         match announced_digest(answer.headers()) {
             Some(announced) => check_digest(&operation, Some(&digest), announced),
             None => Ok(()),
@@ -164,6 +166,35 @@ impl Client {
             expected: &[200],
         }
     }
+}
+
+/// Tells content that is missing from layers that the registry does not want to know elsewhere.
+fn name_foreign_layers(error: Error, manifest: &[u8]) -> Error {
+    if let Error::ManifestBlobUnknown {
+        action,
+        message,
+        missing,
+    } = &error
+        && lists_foreign(manifest, missing)
+    {
+        return Error::ForeignLayers {
+            action: action.clone(),
+            message: message.clone(),
+        };
+    }
+    error
+}
+
+/// Returns whether one of these digests is a layer for which the manifest names URLs.
+fn lists_foreign(manifest: &[u8], digests: &BTreeSet<Digest>) -> bool {
+    let document: serde_json::Value = serde_json::from_slice(manifest).unwrap_or_default();
+    let layers = document["layers"].as_array().into_iter().flatten();
+    let mut foreign =
+        layers.filter(|layer| layer["urls"].as_array().is_some_and(|it| !it.is_empty()));
+    foreign.any(|layer| {
+        let digest = layer["digest"].as_str().and_then(|text| text.parse().ok());
+        digest.is_some_and(|digest| digests.contains(&digest))
+    })
 }
 
 fn check_digest(

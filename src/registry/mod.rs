@@ -12,9 +12,9 @@
 //! ```text
 //! manifest  blob  upload  listing   operations of the specification
 //!      `-----+-----+---------'
-//!      exchange             authorise, send, follow, repeat
+//!      exchange             authorise, send, follow, repeat; when it may, says pace
 //!      .---+---.
-//!     auth     |            who asks (challenge, scope, token)
+//!     auth     |            who asks (login, challenge, realm, scope, token)
 //!      `---.---'
 //!         wire              one request, one answer (payload, refusal)
 //! ```
@@ -27,8 +27,8 @@
 //!
 //! # Concurrency
 //!
-//! All methods can be called at once from any number of tasks; how many is the caller's business. Dropping a future
-//! cuts its connection and leaves an upload session behind: [`Uploads`] is where the next call finds it.
+//! All methods can be called at once from any number of tasks; how many requests are in flight is decided by `pace`. Dropping
+//! a future cuts its connection and leaves an upload session behind: [`Uploads`] is where the next call finds it.
 //!
 //! # Failure
 //!
@@ -46,23 +46,29 @@ mod error;
 mod exchange;
 mod link;
 mod listing;
+mod login;
 mod manifest;
 mod options;
+mod pace;
 mod payload;
+mod realm;
 mod refusal;
 mod scope;
 mod token;
 mod upload;
 mod wire;
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use reqwest::Method;
 
 pub use self::error::{Error, User};
 use self::exchange::{Exchange, Operation};
+pub use self::login::{Credentials, DockerConfig, Error as LoginError, ReadConfig};
 pub use self::manifest::ManifestReference;
-pub use self::options::{Credentials, Options, Timeouts, Transport};
+pub use self::options::{Options, Timeouts, Transport};
+pub use self::pace::{BreakerOptions, BreakerState, Kind, KindState, PaceOptions, PaceState};
 pub use self::payload::BlobSource;
 use self::scope::Scopes;
 use self::upload::Learned;
@@ -70,7 +76,10 @@ pub use self::upload::{Mount, NoUploads, Unfinished, Uploaded, Uploads};
 pub use self::wire::Counters;
 use self::wire::Request;
 use crate::base::{Clock, SystemClock};
-pub use crate::transport::{Action, CertificateProblem, Message, Retries, Trust, Verification};
+pub use crate::transport::{
+    Action, CertificateProblem, Identity, Message, Proxies, Proxy, ProxyLogin, Retries, Share,
+    Trust, Verification,
+};
 
 /// A client of one registry.
 #[derive(Clone, Debug)]
@@ -119,6 +128,18 @@ impl Client {
     /// Returns what the client and its clones have done so far.
     pub fn counters(&self) -> Counters {
         self.exchange().wire().tally.counters()
+    }
+
+    /// Returns how fast and how much at once the registry is asked now.
+    pub fn pace(&self) -> PaceState {
+        let exchange = self.exchange();
+        exchange.wire().pace.state(exchange.clock().now())
+    }
+
+    /// Changes how many bytes of blobs are sent per second, also by what is under way; `None` is without limit. Lasts as long
+    /// as the client.
+    pub fn set_bandwidth(&self, bandwidth_max: Option<NonZeroU64>) {
+        self.exchange().wire().pace.set_bandwidth(bandwidth_max);
     }
 
     fn exchange(&self) -> &Exchange {

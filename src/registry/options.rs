@@ -5,9 +5,10 @@ use std::time::Duration;
 use url::Url;
 
 use super::Error;
-use crate::base::Secret;
+use super::login::{Credentials, DockerConfig};
+use super::pace::PaceOptions;
 use crate::transport::{
-    CONNECT_TIMEOUT, Connection, Cookies, Proxies, Retries, Trust, USER_AGENT, is_bare,
+    CONNECT_TIMEOUT, Connection, Cookies, Identity, Proxies, Retries, Trust, USER_AGENT, is_bare,
 };
 
 /// How long a request may make no progress. A registry that hashes or moves a blob of some GB before it answers the
@@ -28,13 +29,19 @@ pub struct Options {
     ///
     /// Needed where one name stands for two registries: both global clusters carry the same platform domain.
     pub connect_to: Option<String>,
-    /// Who we are; `None` is anonymous.
+    /// Who we are; `None` is what `docker_config` says.
     pub credentials: Option<Credentials>,
+    /// Where it says who we are; without, or where nothing is said of this registry, requests are anonymous.
+    pub docker_config: Option<DockerConfig>,
+    /// Our certificate, for registries that ask for one.
+    pub identity: Option<Identity>,
     /// How long to wait for what.
     pub timeouts: Timeouts,
     /// How often and how patiently an operation is tried.
     pub retries: Retries,
-    /// Whether connections go through the proxies of the environment. They do not by default.
+    /// How much at once, and how fast.
+    pub pace: PaceOptions,
+    /// Whether connections go through proxies. They do not by default.
     pub proxies: Proxies,
     /// The `User-Agent` header.
     pub user_agent: String,
@@ -42,15 +49,18 @@ pub struct Options {
 
 impl Options {
     /// Returns the options for an anonymous client with default limits: 10 s to connect, 2 min without progress,
-    /// 5 attempts with pauses from 0.5 s to 30 s.
+    /// 5 attempts with pauses from 0.5 s to 30 s, 8 requests of each kind at once.
     pub fn new(address: String, transport: Transport) -> Self {
         Self {
             address,
             transport,
             connect_to: None,
             credentials: None,
+            docker_config: None,
+            identity: None,
             timeouts: Timeouts::default(),
             retries: Retries::default(),
+            pace: PaceOptions::default(),
             proxies: Proxies::Ignore,
             user_agent: USER_AGENT.to_owned(),
         }
@@ -82,10 +92,11 @@ impl Options {
                 Transport::Http => None,
                 Transport::Https(trust) => Some(trust),
             },
+            identity: self.identity.as_ref(),
             connect_timeout: self.timeouts.connect,
             idle_connections_max: IDLE_CONNECTIONS_MAX,
             cookies: Cookies::Ignore,
-            proxies: self.proxies,
+            proxies: &self.proxies,
             user_agent: &self.user_agent,
         };
         Ok(connection.client()?)
@@ -99,15 +110,6 @@ pub enum Transport {
     Http,
     /// HTTP over TLS.
     Https(Trust),
-}
-
-/// A user of the registry.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// The name.
-    pub username: String,
-    /// The password.
-    pub password: Secret,
 }
 
 /// How long to wait for what. No limit is on the whole of a request: a blob of any size may take its time.

@@ -14,7 +14,7 @@ use tokio_util::io::ReaderStream;
 
 use super::Error;
 use super::wire::Tally;
-use crate::base::Digest;
+use crate::base::{Digest, Secret};
 
 /// How much of a blob is read and sent at a time, in bytes. Measured 2026-11-20: 4 KiB gives 128 MB/s, 64 KiB
 /// 1.5 GB/s, 1 MiB 3 GB/s.
@@ -27,8 +27,22 @@ pub type BlobSource = Arc<dyn Fn() -> io::Result<File> + Send + Sync>;
 #[derive(Clone, Debug)]
 pub(super) enum Payload {
     Nothing,
+    /// What a token server is told: it has a secret in it.
+    Form(Secret),
     Bytes(Bytes),
     Blob(Blob),
+}
+
+impl Payload {
+    /// Returns how much is sent, in bytes.
+    pub(super) fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Form(form) => form.expose().len() as u64,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Blob(blob) => blob.length_bytes(),
+        }
+    }
 }
 
 /// A blob to be sent, or a part of it.

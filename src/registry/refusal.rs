@@ -84,6 +84,12 @@ impl Refusal {
     ) -> Error {
         let message = self.message.clone();
         match status {
+            // docker-registry 2.8 says so with a 500 where it also refuses the URLs of a layer.
+            500 if self.has("MANIFEST_BLOB_UNKNOWN") => Error::ManifestBlobUnknown {
+                action,
+                message,
+                missing: self.digests,
+            },
             408 | 429 | 500 | 502 | 503 | 504 => Error::Busy {
                 action,
                 status,
@@ -248,6 +254,7 @@ mod tests {
             (404, "NAME_UNKNOWN", Class::Absent),
             (404, "MANIFEST_BLOB_UNKNOWN", Class::Absent),
             (400, "MANIFEST_BLOB_UNKNOWN", Class::Absent),
+            (500, "MANIFEST_BLOB_UNKNOWN", Class::Absent),
             (400, "MANIFEST_UNKNOWN", Class::Absent),
             (400, "MANIFEST_INVALID", Class::Rejected),
             (400, "DIGEST_INVALID", Class::Corrupt),

@@ -42,6 +42,20 @@ impl Scopes {
         self.with(repository, &["pull"])
     }
 
+    /// Adds all of `other`.
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        for (resource, actions) in &other.0 {
+            let own = self.0.entry(resource.clone()).or_default();
+            own.extend(actions.iter().cloned());
+        }
+        self
+    }
+
+    /// Returns how many resources there are.
+    pub(super) fn resources(&self) -> usize {
+        self.0.len()
+    }
+
     fn with(mut self, repository: &Repository, actions: &[&str]) -> Self {
         self.0
             .entry(format!("repository:{repository}"))

@@ -2,10 +2,11 @@
 //!
 //! # Concurrency
 //!
-//! For one set of scopes one token request is under way at a time; who else needs it waits for its answer. No lock of
-//! the map is held across an await.
+//! One token request is under way at a time. Who needs a token meanwhile waits, and the next request asks for what all
+//! of them need, up to [`RESOURCES_MERGED_MAX`] resources: many repositories at once cost few requests. A server that
+//! refuses such a request is asked for the need of one. No lock of the map is held across an await.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use super::Error;
 use super::scope::Scopes;
-use crate::base::{Clock, Secret, Timestamp};
+use crate::base::{Class, Classified as _, Clock, Secret, Timestamp};
 
 /// How long a token is good where the answer does not say (Distribution project, "Token Authentication
 /// Specification", `expires_in`).
@@ -23,14 +24,20 @@ const LIFETIME_MAX: Duration = Duration::from_hours(24);
 /// The part of its lifetime, in percent, after which a token is replaced: what is left covers the way to the registry
 /// and clocks that differ.
 const REFRESH_PERCENT: u32 = 80;
+/// The part of its lifetime, in percent, for which a token is as good as a new one, however long a transfer takes.
+const YOUNG_PERCENT: u32 = 20;
 /// The most sets of scopes that are remembered. A run over more repositories than this asks again for some.
-const SLOTS_MAX: usize = 1024;
+const TOKENS_MAX: usize = 1024;
+/// The most resources that one request asks for. Signed tokens name each in some 150 bytes of base64, and servers take
+/// headers of 8 KiB together; chosen well below.
+const RESOURCES_MERGED_MAX: usize = 8;
 
 /// A bearer token.
 #[derive(Debug)]
 pub(super) struct Token {
     secret: Secret,
-    refresh_at: Timestamp,
+    asked_at: Timestamp,
+    lifetime: Duration,
 }
 
 /// The answer of a token server.
@@ -66,7 +73,8 @@ impl Token {
         };
         Ok(Self {
             secret: Secret::new(text),
-            refresh_at: asked_at + lifetime * REFRESH_PERCENT / 100,
+            asked_at,
+            lifetime,
         })
     }
 
@@ -74,22 +82,31 @@ impl Token {
     pub(super) const fn secret(&self) -> &Secret {
         &self.secret
     }
-}
 
-/// The place of one set of scopes. Its lock is held while a token is asked for.
-type Slot = Arc<tokio::sync::Mutex<()>>;
-
-#[derive(Debug, Default)]
-struct Entry {
-    token: Option<Arc<Token>>,
-    flight: Slot,
+    /// Returns whether the token is good for a request whose body takes as long as `transfer` to send.
+    fn serves(&self, now: Timestamp, transfer: Duration) -> bool {
+        let after = |percent: u32| self.asked_at + self.lifetime * percent / 100;
+        let outlives = now + transfer.min(LIFETIME_MAX) <= self.asked_at + self.lifetime;
+        now < after(REFRESH_PERCENT) && (outlives || now < after(YOUNG_PERCENT))
+    }
 }
 
 /// The tokens of one client.
 #[derive(Debug)]
 pub(super) struct TokenCache {
     clock: Arc<dyn Clock>,
-    entries: Mutex<HashMap<Scopes, Entry>>,
+    state: Mutex<State>,
+    /// Held while a token is asked for.
+    flight: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By what they were asked for.
+    tokens: HashMap<Scopes, Arc<Token>>,
+    /// What is needed by those who wait, in the order in which they came.
+    needs: BTreeMap<u64, Scopes>,
+    needs_ever: u64,
 }
 
 impl TokenCache {
@@ -97,99 +114,141 @@ impl TokenCache {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
-            entries: Mutex::default(),
+            state: Mutex::default(),
+            flight: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Returns a token for at least `scopes`, by `fetch` where none is fresh.
-    pub(super) async fn get(
+    /// Returns a token for at least `scopes`, for a request whose body takes as long as `transfer` to send; by `fetch`
+    /// where there is none.
+    pub(super) async fn get<F: Future<Output = Result<Token, Error>>>(
         &self,
         scopes: &Scopes,
-        fetch: impl Future<Output = Result<Token, Error>>,
+        transfer: Duration,
+        fetch: impl Fn(Scopes) -> F,
     ) -> Result<Arc<Token>, Error> {
-        if let Some(token) = self.find(scopes) {
+        if let Some(token) = self.find(scopes, transfer) {
             return Ok(token);
         }
-        self.fetch(scopes, fetch).await
+        let need = Need::new(self, scopes);
+        let _flight = self.flight.lock().await;
+        if let Some(token) = self.find(scopes, transfer) {
+            return Ok(token);
+        }
+        let merged = self.merged_needs(scopes);
+        drop(need);
+        match fetch(merged.clone()).await {
+            Ok(token) => Ok(self.keep(merged, token)),
+            Err(error) if merged != *scopes && error.class() != Class::Transient => {
+                tracing::debug!(%merged, "token for several needs was refused");
+                let token = fetch(scopes.clone()).await?;
+                Ok(self.keep(scopes.clone(), token))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns a token for exactly `scopes`, by `fetch` unless somebody else has just got one.
     ///
     /// For use after a refusal: a token that covers the scopes by its request may have been granted less.
-    pub(super) async fn fetch(
+    pub(super) async fn fetch<F: Future<Output = Result<Token, Error>>>(
         &self,
         scopes: &Scopes,
-        fetch: impl Future<Output = Result<Token, Error>>,
+        fetch: impl Fn(Scopes) -> F,
     ) -> Result<Arc<Token>, Error> {
-        let slot = self.slot(scopes);
-        let _flight = slot.lock().await;
+        let _flight = self.flight.lock().await;
         let now = self.clock.now();
-        let own = self.locked().get(scopes).and_then(|entry| entry.fresh(now));
-        if let Some(token) = own {
+        let own = self.locked().tokens.get(scopes).cloned();
+        if let Some(token) = own.filter(|token| token.serves(now, Duration::ZERO)) {
             return Ok(token);
         }
-        let token = Arc::new(fetch.await?);
-        self.locked().entry(scopes.clone()).or_default().token = Some(Arc::clone(&token));
-        Ok(token)
+        let token = fetch(scopes.clone()).await?;
+        Ok(self.keep(scopes.clone(), token))
     }
 
     /// Forgets a token that was refused. One that has replaced it meanwhile stays.
     pub(super) fn forget(&self, refused: &Arc<Token>) {
-        for entry in self.locked().values_mut() {
-            if entry
-                .token
-                .as_ref()
-                .is_some_and(|token| Arc::ptr_eq(token, refused))
-            {
-                entry.token = None;
+        self.locked()
+            .tokens
+            .retain(|_, token| !Arc::ptr_eq(token, refused));
+    }
+
+    fn find(&self, scopes: &Scopes, transfer: Duration) -> Option<Arc<Token>> {
+        let now = self.clock.now();
+        let state = self.locked();
+        let exact = state.tokens.get(scopes);
+        exact
+            .filter(|token| token.serves(now, transfer))
+            .or_else(|| {
+                let mut wider = state.tokens.iter();
+                wider
+                    .find(|(asked, token)| asked.covers(scopes) && token.serves(now, transfer))
+                    .map(|(_, token)| token)
+            })
+            .cloned()
+    }
+
+    /// Returns `scopes` with the needs of as many others as one request may ask for.
+    fn merged_needs(&self, scopes: &Scopes) -> Scopes {
+        let state = self.locked();
+        let mut merged = scopes.clone();
+        for need in state.needs.values() {
+            let together = merged.clone().and(need);
+            if together.resources() <= RESOURCES_MERGED_MAX {
+                merged = together;
             }
         }
+        merged
     }
 
-    fn find(&self, scopes: &Scopes) -> Option<Arc<Token>> {
+    fn keep(&self, scopes: Scopes, token: Token) -> Arc<Token> {
+        let token = Arc::new(token);
         let now = self.clock.now();
-        let entries = self.locked();
-        let exact = entries.get(scopes).and_then(|entry| entry.fresh(now));
-        exact.or_else(|| {
-            entries
-                .iter()
-                .filter(|(granted, _)| granted.covers(scopes))
-                .find_map(|(_, entry)| entry.fresh(now))
-        })
-    }
-
-    fn slot(&self, scopes: &Scopes) -> Slot {
-        let now = self.clock.now();
-        let mut entries = self.locked();
-        if entries.len() >= SLOTS_MAX && !entries.contains_key(scopes) {
-            entries.retain(|_, entry| entry.fresh(now).is_some());
-            if entries.len() >= SLOTS_MAX {
-                entries.clear();
+        let mut state = self.locked();
+        if state.tokens.len() >= TOKENS_MAX && !state.tokens.contains_key(&scopes) {
+            state
+                .tokens
+                .retain(|_, token| token.serves(now, Duration::ZERO));
+            if state.tokens.len() >= TOKENS_MAX {
+                state.tokens.clear();
             }
         }
-        Arc::clone(&entries.entry(scopes.clone()).or_default().flight)
+        state.tokens.insert(scopes, Arc::clone(&token));
+        token
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, HashMap<Scopes, Entry>> {
-        self.entries.lock().expect("no holder of this lock panics")
+    fn locked(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
     }
 }
 
-impl Entry {
-    fn fresh(&self, now: Timestamp) -> Option<Arc<Token>> {
-        self.token
-            .as_ref()
-            .filter(|token| now < token.refresh_at)
-            .cloned()
+/// The need of somebody who waits, known to the others until it is dropped.
+struct Need<'a> {
+    cache: &'a TokenCache,
+    number: u64,
+}
+
+impl<'a> Need<'a> {
+    fn new(cache: &'a TokenCache, scopes: &Scopes) -> Self {
+        let mut state = cache.locked();
+        let number = state.needs_ever;
+        state.needs_ever += 1;
+        state.needs.insert(number, scopes.clone());
+        Self { cache, number }
+    }
+}
+
+impl Drop for Need<'_> {
+    fn drop(&mut self) {
+        self.cache.locked().needs.remove(&self.number);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
     use crate::base::{ManualClock, Repository};
+    use crate::transport::Message;
 
     fn start() -> Timestamp {
         "2026-11-20T10:00:00Z".parse().unwrap()
@@ -199,11 +258,13 @@ mod tests {
         name.parse().unwrap()
     }
 
-    /// A cache, its clock, and a count of the requests made for it.
+    /// A cache, its clock, and what was asked for it.
     struct Bench {
         clock: Arc<ManualClock>,
         cache: TokenCache,
-        requests: AtomicUsize,
+        asked: Mutex<Vec<String>>,
+        /// The most resources that are granted at once.
+        resources_max: usize,
     }
 
     impl Bench {
@@ -212,25 +273,104 @@ mod tests {
             Self {
                 cache: TokenCache::new(Arc::clone(&clock) as Arc<dyn Clock>),
                 clock,
-                requests: AtomicUsize::new(0),
+                asked: Mutex::default(),
+                resources_max: usize::MAX,
             }
         }
 
         async fn get(&self, scopes: &Scopes) -> Arc<Token> {
-            self.cache.get(scopes, self.grant()).await.unwrap()
+            self.get_for(scopes, Duration::ZERO).await
+        }
+
+        async fn get_for(&self, scopes: &Scopes, transfer: Duration) -> Arc<Token> {
+            let fetch = |scopes| self.grant(scopes);
+            self.cache.get(scopes, transfer, fetch).await.unwrap()
         }
 
         /// Grants a token of 100 seconds after letting everybody else run.
-        async fn grant(&self) -> Result<Token, Error> {
+        async fn grant(&self, scopes: Scopes) -> Result<Token, Error> {
             tokio::task::yield_now().await;
-            let number = self.requests.fetch_add(1, Ordering::Relaxed);
-            let body = format!(r#"{{"token":"t{number}","expires_in":100}}"#);
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(scopes.to_string());
+            if scopes.resources() > self.resources_max {
+                return Err(Error::Denied {
+                    address: String::new(),
+                    user: crate::registry::User(None),
+                    message: Message::default(),
+                });
+            }
+            let body = format!(r#"{{"token":"t{}","expires_in":100}}"#, asked.len());
             Ok(Token::parse(body.as_bytes(), self.clock.now()).unwrap())
         }
 
         fn requests(&self) -> usize {
-            self.requests.load(Ordering::Relaxed)
+            self.asked.lock().unwrap().len()
         }
+    }
+
+    fn repositories(count: usize) -> Vec<Scopes> {
+        (0..count)
+            .map(|number| Scopes::pull(&repository(&format!("r{number}"))))
+            .collect()
+    }
+
+    async fn get_all(bench: &Bench, needs: &[Scopes]) -> Vec<Arc<Token>> {
+        futures_util::future::join_all(needs.iter().map(|need| bench.get(need))).await
+    }
+
+    #[tokio::test]
+    async fn needs_of_one_moment_are_asked_for_together() {
+        let bench = Bench::new();
+        let needs = repositories(20);
+        get_all(&bench, &needs).await;
+        // The first one knows of nobody else before it has the lock; everybody else waits for it or for the next ones.
+        let asked = bench.asked.lock().unwrap().clone();
+        assert!(asked.len() <= 4, "{asked:#?}");
+        for need in &needs {
+            let text = need.to_string();
+            let times = asked
+                .iter()
+                .filter(|asked| asked.split(' ').any(|one| one == text));
+            assert_eq!(times.count(), 1, "{text}");
+        }
+        for asked in &asked {
+            assert!(asked.split(' ').count() <= RESOURCES_MERGED_MAX, "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_refuses_needs_together_is_asked_for_one() {
+        let bench = Bench {
+            resources_max: 1,
+            ..Bench::new()
+        };
+        let needs = repositories(5);
+        let tokens = get_all(&bench, &needs).await;
+        for (need, token) in needs.iter().zip(&tokens) {
+            assert!(Arc::ptr_eq(&bench.get(need).await, token));
+        }
+        assert!(bench.requests() < 10, "{:?}", bench.asked);
+    }
+
+    #[tokio::test]
+    async fn a_token_is_replaced_before_a_transfer_that_it_would_not_outlive() {
+        let bench = Bench::new();
+        let scopes = Scopes::push(&repository("a"));
+        let at = |seconds| bench.clock.set(start() + Duration::from_secs(seconds));
+        let hour = Duration::from_hours(1);
+        bench.get(&scopes).await;
+        // As good as new, though no token lives for an hour.
+        at(19);
+        bench.get_for(&scopes, hour).await;
+        assert_eq!(bench.requests(), 1);
+        at(20);
+        bench.get_for(&scopes, Duration::from_secs(80)).await;
+        assert_eq!(bench.requests(), 1);
+        bench.get_for(&scopes, Duration::from_secs(81)).await;
+        assert_eq!(bench.requests(), 2);
+        at(20 + 19);
+        bench.get_for(&scopes, hour).await;
+        assert_eq!(bench.requests(), 2);
     }
 
     #[tokio::test]
@@ -276,7 +416,8 @@ mod tests {
         let refused = bench.get(&scopes).await;
         for _ in 0..3 {
             bench.cache.forget(&refused);
-            let token = bench.cache.fetch(&scopes, bench.grant()).await.unwrap();
+            let fetch = |scopes| bench.grant(scopes);
+            let token = bench.cache.fetch(&scopes, fetch).await.unwrap();
             assert!(!Arc::ptr_eq(&token, &refused));
         }
         assert_eq!(bench.requests(), 2);
@@ -285,37 +426,32 @@ mod tests {
     #[tokio::test]
     async fn the_number_of_tokens_is_bounded() {
         let bench = Bench::new();
-        for number in 0..SLOTS_MAX + 10 {
-            bench
-                .get(&Scopes::pull(&repository(&format!("r{number}"))))
-                .await;
+        for need in repositories(TOKENS_MAX + 10) {
+            bench.get(&need).await;
         }
-        assert!(bench.cache.locked().len() <= SLOTS_MAX);
+        let state = bench.cache.locked();
+        assert!(state.tokens.len() <= TOKENS_MAX && state.needs.is_empty());
     }
 
     #[test]
     fn answers_of_token_servers() {
-        let refresh_seconds = |body: &str| {
-            Token::parse(body.as_bytes(), start()).map(|token| {
-                (
-                    token.secret().expose().to_owned(),
-                    (token.refresh_at - start()).num_seconds(),
-                )
-            })
+        let lifetime_seconds = |body: &str| {
+            Token::parse(body.as_bytes(), start())
+                .map(|token| (token.secret().expose().to_owned(), token.lifetime.as_secs()))
         };
         for (body, secret, seconds) in [
-            (r#"{"token":"a","expires_in":600}"#, "a", 480),
-            (r#"{"access_token":"b","expires_in":10.5}"#, "b", 8),
-            (r#"{"token":"","access_token":"b"}"#, "b", 48),
+            (r#"{"token":"a","expires_in":600}"#, "a", 600),
+            (r#"{"access_token":"b","expires_in":10.5}"#, "b", 10),
+            (r#"{"token":"","access_token":"b"}"#, "b", 60),
             (
                 r#"{"token":"a","access_token":"a","issued_at":"x"}"#,
                 "a",
-                48,
+                60,
             ),
-            (r#"{"token":"a","expires_in":1e12}"#, "a", 69_120),
+            (r#"{"token":"a","expires_in":1e12}"#, "a", 86_400),
         ] {
             assert_eq!(
-                refresh_seconds(body),
+                lifetime_seconds(body),
                 Ok((secret.to_owned(), seconds)),
                 "{body}"
             );
@@ -327,7 +463,7 @@ mod tests {
             r#"{"token":"a b"}"#,
             r#"{"token":"a","expires_in":-1}"#,
         ] {
-            assert!(refresh_seconds(bad).is_err(), "body: {bad}");
+            assert!(lifetime_seconds(bad).is_err(), "body: {bad}");
         }
     }
 }

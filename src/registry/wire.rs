@@ -7,16 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt as _;
+use http_body_util::BodyDataStream;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Response};
+use reqwest::{Body, Method, Response};
+use tokio::time::Instant;
 use url::Url;
 
 use super::error::{Error, User};
 use super::options::Options;
+use super::pace::{Pace, Permit};
 use super::payload::{Fault, Payload};
 use super::refusal::{BODY_BYTES_MAX, Refusal};
 use crate::base::Timestamp;
-use crate::transport::{Action, CertificateProblem, find_source, parse_retry_after};
+use crate::transport::{
+    Action, CertificateProblem, Proxies, Share, find_refused_identity, find_source,
+    parse_retry_after,
+};
 
 /// What a client has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +94,11 @@ pub(super) struct Wire {
     pub(super) address: String,
     /// The URL that every request to the registry starts from.
     pub(super) base: Url,
+    /// The proxy that every connection goes through.
+    proxy: Option<String>,
     pub(super) tally: Arc<Tally>,
+    /// Who may ask, and how fast blobs go.
+    pub(super) pace: Arc<Pace>,
     idle: Duration,
     /// How long the first byte may take: a connection may have to be made first.
     first: Duration,
@@ -100,7 +111,12 @@ impl Wire {
             http: options.client(&base)?,
             address: options.address.clone(),
             base,
+            proxy: match &options.proxies {
+                Proxies::Through(proxy) => Some(proxy.to_string()),
+                Proxies::Ignore | Proxies::Environment => None,
+            },
             tally: Arc::default(),
+            pace: Arc::new(Pace::new(options.pace, options.timeouts.idle)),
             idle: options.timeouts.idle,
             first: options.timeouts.idle.max(options.timeouts.connect),
         })
@@ -127,11 +143,13 @@ impl Wire {
         }
         let progress = Arc::new(AtomicU64::new(0));
         let mut fault = Fault::default();
+        let handed = Arc::new(AtomicU64::new(0));
         builder = match &request.payload {
             Payload::Nothing if matches!(request.method, Method::POST | Method::PUT) => {
                 builder.header(CONTENT_LENGTH, 0)
             }
             Payload::Nothing => builder,
+            Payload::Form(form) => builder.body(form.expose().to_owned()),
             Payload::Bytes(bytes) => {
                 let count = bytes.len() as u64;
                 self.tally.bytes_sent.fetch_add(count, Ordering::Relaxed);
@@ -141,6 +159,7 @@ impl Wire {
                 let (body, body_fault) = blob
                     .body(Arc::clone(&progress), Arc::clone(&self.tally))
                     .await?;
+                let body = self.throttle(body, &progress, &handed);
                 fault = body_fault;
                 builder
                     .header(CONTENT_LENGTH, blob.length_bytes())
@@ -148,6 +167,8 @@ impl Wire {
             }
         };
         self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        Share::note_request();
+        let begun_at = Instant::now();
         let outcome = self.watch(&progress, builder.send()).await;
         if let (Some(source), Payload::Blob(blob)) = (fault.take(), &request.payload) {
             return Err(Error::Source {
@@ -160,6 +181,10 @@ impl Wire {
                 response,
                 action: request.action.clone(),
                 idle: self.idle,
+                took: begun_at.elapsed(),
+                blob_bytes: matches!(request.payload, Payload::Blob(_))
+                    .then(|| handed.load(Ordering::Relaxed)),
+                permit: None,
             }),
             Some(Err(error)) => Err(self.explain(request, error)),
             None => Err(Error::Stalled {
@@ -167,6 +192,17 @@ impl Wire {
                 idle: self.idle,
             }),
         }
+    }
+
+    /// Lets a body through as fast as the bandwidth allows, and counts the bytes. Waiting for that is progress.
+    fn throttle(&self, body: Body, progress: &Arc<AtomicU64>, handed: &Arc<AtomicU64>) -> Body {
+        let handed = Arc::clone(handed);
+        let pieces = self
+            .pace
+            .throttle(BodyDataStream::new(body), Arc::clone(progress));
+        Body::wrap_stream(pieces.inspect_ok(move |piece| {
+            handed.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }))
     }
 
     /// Awaits `future` as long as `progress` moves; `None` when it stood still.
@@ -198,6 +234,9 @@ impl Wire {
         if let Some(problem) = CertificateProblem::find(&error) {
             return Error::Certificate { address, problem };
         }
+        if let Some(problem) = find_refused_identity(&error) {
+            return Error::Identity { address, problem };
+        }
         let tls = find_source::<rustls::Error>(&error);
         if let Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) = tls
         {
@@ -206,6 +245,13 @@ impl Wire {
         let is_gibberish = find_source::<hyper::Error>(&error).is_some_and(hyper::Error::is_parse);
         if is_gibberish && request.url.scheme() == "http" {
             return Error::TlsServer { address };
+        }
+        if let (Some(proxy), true) = (&self.proxy, error.is_connect()) {
+            return Error::Proxy {
+                address,
+                proxy: proxy.clone(),
+                source: error,
+            };
         }
         if tls.is_some() || error.is_connect() {
             return Error::Unreachable {
@@ -226,12 +272,33 @@ pub(super) struct Answer {
     response: Response,
     action: Action,
     idle: Duration,
+    /// From the begin of the request to the end of the headers.
+    took: Duration,
+    /// How much of a blob the request carried, if it did.
+    blob_bytes: Option<u64>,
+    /// Given back with the last piece of the body.
+    permit: Option<Permit>,
 }
 
 impl Answer {
     /// Returns the HTTP status.
     pub(super) fn status(&self) -> u16 {
         self.response.status().as_u16()
+    }
+
+    /// Returns how long it took until the answer came, without its body.
+    pub(super) const fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// Returns how many bytes of a blob the request carried, if it did.
+    pub(super) const fn blob_bytes(&self) -> Option<u64> {
+        self.blob_bytes
+    }
+
+    /// Keeps the permit of the request until the body was read.
+    pub(super) fn keep(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
     /// Returns all headers.
@@ -246,7 +313,11 @@ impl Answer {
 
     /// Returns the next piece of the body.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        match tokio::time::timeout(self.idle, self.response.chunk()).await {
+        let outcome = tokio::time::timeout(self.idle, self.response.chunk()).await;
+        if !matches!(outcome, Ok(Ok(Some(_)))) {
+            self.permit = None;
+        }
+        match outcome {
             Ok(Ok(chunk)) => Ok(chunk),
             Ok(Err(error)) => Err(Error::Cut {
                 action: self.action.clone(),

@@ -18,12 +18,13 @@ use tokio_util::sync::CancellationToken;
 use super::flow::{BlobJob, Cause, Failures, Flow, ImageJob, Reach, Step};
 use super::held::Held;
 use super::plan::{ContentId, ImageStep, Plan, RepositoryId};
+use super::report::{How, Journal};
 use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use super::{Error, problem};
 use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
 use crate::base::{Class, Classified as _, Digest};
-use crate::catalog::Problem;
+use crate::catalog::{ImageState, Problem};
 use crate::registry::{self, BlobSource, Client, ManifestReference, Mount, Uploaded};
 use crate::store::{Lease, Store};
 
@@ -38,6 +39,8 @@ pub(super) struct Executor<'a> {
     pub(super) held: &'a Held<'a>,
     /// Uploads that are not finished.
     pub(super) uploads: &'a Ledger<'a>,
+    /// Is told of every step.
+    pub(super) journal: &'a Journal,
     /// Steps under way at one time.
     pub(super) concurrency: usize,
     pub(super) stop: &'a CancellationToken,
@@ -64,25 +67,16 @@ pub(super) struct BlobCounts {
 /// What became of a step.
 #[derive(Debug)]
 enum Done {
-    Blob(BlobJob, Result<Moved, Error>),
+    Blob(BlobJob, Result<How, Error>),
     Image(ImageJob, Result<(), Error>),
 }
 
-/// How one blob got to its repository.
-#[derive(Clone, Copy, Debug)]
-enum Moved {
-    Sent,
-    Mounted,
-    /// It was there.
-    Skipped,
-}
-
 impl BlobCounts {
-    const fn add(&mut self, moved: Moved) {
-        match moved {
-            Moved::Sent => self.sent += 1,
-            Moved::Mounted => self.mounted += 1,
-            Moved::Skipped => self.skipped += 1,
+    const fn add(&mut self, how: How) {
+        match how {
+            How::Sent { .. } => self.sent += 1,
+            How::Mounted => self.mounted += 1,
+            How::Skipped => self.skipped += 1,
         }
     }
 }
@@ -129,11 +123,14 @@ struct Account<'a> {
 }
 
 impl Account<'_> {
-    fn end_blob(&mut self, job: &BlobJob, result: Result<Moved, Error>) {
+    fn end_blob(&mut self, job: &BlobJob, result: Result<How, Error>) {
         let Work { executor, plan, .. } = self.work;
+        let size_bytes = plan.content(job.what.blob).size_bytes;
+        let how = result.as_ref().ok().copied();
+        executor.journal.end_blob(job.what, size_bytes, how);
         match result {
-            Ok(moved) => {
-                self.applied.blobs.add(moved);
+            Ok(how) => {
+                self.applied.blobs.add(how);
                 let repository = plan.repository(job.what.repository);
                 executor
                     .held
@@ -155,6 +152,7 @@ impl Account<'_> {
         match result {
             Ok(()) => {
                 self.applied.pushed.insert(step.index);
+                executor.journal.end_image(step.index, ImageState::Pushed);
                 self.flow.in_place(job);
                 let digest = self.work.wanted[step.index].root.digest;
                 tracing::info!(
@@ -181,9 +179,15 @@ impl Account<'_> {
 
     /// Writes down why images fail: those that fail by a step by this error.
     fn fail(&mut self, failures: Failures, of_step: Option<&Error>) {
-        let Work { plan, wanted, .. } = self.work;
+        let Work {
+            executor,
+            plan,
+            wanted,
+            ..
+        } = self.work;
         for (at, cause) in failures {
             let step = &plan.images[at];
+            executor.journal.end_image(step.index, ImageState::Failed);
             let subject = format!("image {}", wanted[step.index].place);
             let problem = match (cause, of_step) {
                 (Cause::Step, Some(error)) => problem(subject, error),
@@ -217,6 +221,7 @@ fn reach(error: &Error) -> Reach {
         | Error::Conflict { .. }
         | Error::SparseRefused { .. }
         | Error::SubjectAbsent { .. }
+        | Error::ImageAbsent { .. }
         | Error::NoArtifact
         | Error::NoModulePlugin
         | Error::ResourceFailed { .. }
@@ -248,13 +253,20 @@ struct Work<'a> {
 impl Work<'_> {
     async fn run(&self, step: Step) -> Done {
         match step {
-            Step::Blob(job) => Done::Blob(job, self.move_blob(&job).await),
-            Step::Image(job) => Done::Image(job, self.put_image(job).await),
+            Step::Blob(job) => {
+                let share = self.executor.journal.begin_blob(job.what);
+                Done::Blob(job, share.count(self.move_blob(&job)).await)
+            }
+            Step::Image(job) => {
+                let index = self.plan.images[job.at].index;
+                let share = self.executor.journal.begin_image(index);
+                Done::Image(job, share.count(self.put_image(job)).await)
+            }
         }
     }
 
     /// Brings one blob to one repository: by mount where it is known from where, otherwise after asking whether it is there.
-    async fn move_blob(&self, job: &BlobJob) -> Result<Moved, Error> {
+    async fn move_blob(&self, job: &BlobJob) -> Result<How, Error> {
         self.check_stop()?;
         let Executor {
             registry,
@@ -289,9 +301,15 @@ impl Work<'_> {
                 }
             })?;
         Ok(match uploaded {
-            Uploaded::Mounted => Moved::Mounted,
-            Uploaded::Present => Moved::Skipped,
-            Uploaded::Sent { .. } => Moved::Sent,
+            Uploaded::Mounted => How::Mounted,
+            Uploaded::Present => How::Skipped,
+            Uploaded::Sent {
+                bytes,
+                resumed_bytes,
+            } => How::Sent {
+                bytes,
+                resumed_bytes,
+            },
         })
     }
 

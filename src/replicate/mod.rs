@@ -20,7 +20,7 @@
 //! # Durability
 //!
 //! A run is recorded when it ends. One that is killed leaves no record, so it is due again after a restart, and what it
-//! has brought to the target is found there.
+//! has brought to the target is found there; uploads that it had begun go on (`uploads.rs`).
 //!
 //! # Concurrency
 //!
@@ -35,8 +35,10 @@ mod apply;
 mod cover;
 mod flow;
 mod held;
+mod once;
 pub mod plan;
 pub mod planner;
+mod report;
 mod resources;
 mod run;
 mod survey;
@@ -45,6 +47,7 @@ mod uploads;
 pub mod wanted;
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -55,7 +58,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::held::KEPT_FOR;
-use self::run::Run;
+pub use self::once::{Brought, Presence};
+pub use self::report::{Journal, Sight};
+use self::run::{Ended, Run};
 pub use self::trigger::Reason;
 use self::trigger::{Situation, until_first};
 use self::wanted::{Filter, Wanted};
@@ -63,6 +68,7 @@ use crate::base::{Chain, Class, Classified, Clock, Digest, TargetName, Timestamp
 use crate::catalog::{self, Catalog, Problem, RunOutcome, RunRecord, TargetRecord};
 use crate::platform::{self, ClusterName, Platform};
 use crate::registry::{self, Client};
+pub use crate::registry::{BreakerState, KindState, PaceState};
 use crate::store::{self, Store};
 use crate::sys::backoff::{self, Backoff};
 use crate::task::{Activator, Finished, Task, Timetable};
@@ -114,6 +120,14 @@ pub enum Error {
         /// Where that image should be.
         subject: String,
     },
+    /// An image is not where resources expect it that are about to be published.
+    #[error("expected {wanted} to be in place before its resources, found {}", found.map_or_else(|| "nothing".to_owned(), |it| it.to_string()))]
+    ImageAbsent {
+        /// The digest wanted.
+        wanted: Digest,
+        /// The digest found.
+        found: Option<Digest>,
+    },
     /// A package of type operator names no artifact with a tag.
     #[error("expected an operator package to name its bundle image with a tag")]
     NoArtifact,
@@ -157,7 +171,7 @@ impl Classified for Error {
             | Self::NoModulePlugin
             | Self::SparseRefused { .. }
             | Self::ResourceFailed { .. } => Class::Rejected,
-            Self::SubjectAbsent { .. } => Class::Absent,
+            Self::SubjectAbsent { .. } | Self::ImageAbsent { .. } => Class::Absent,
             Self::ResourcePending { .. } | Self::Stopped => Class::Transient,
         }
     }
@@ -175,6 +189,9 @@ impl Classified for Error {
                 "this registry does not take indexes of which platforms were left out; build the package with rewritten indexes, or with all platforms"
                     .to_owned(),
             ),
+            Self::ImageAbsent { .. } => {
+                Some("push the images first, or leave out --skip-push".to_owned())
+            }
             Self::NoArtifact => {
                 Some("name the bundle image in spec.artifact of the package manifest".to_owned())
             }
@@ -244,12 +261,26 @@ pub struct Target {
     pub catches_up: bool,
     /// Whether resources wait: images only.
     pub holds_resources: bool,
+    /// What becomes of images that no package of ours has put where one of ours belongs.
+    pub others: Others,
+    /// Names of Secrets with which the clusters pull bundle images.
+    pub image_pull_secrets: Vec<String>,
+}
+
+/// What becomes of images that no package of ours has put where one of ours belongs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Others {
+    /// They stay, which is a problem that is reported.
+    #[default]
+    Keep,
+    /// They are replaced.
+    Replace,
 }
 
 /// How to replicate.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Requests to one registry in flight at one time.
+    /// Images and blobs of one registry in flight at one time.
     pub concurrency: usize,
     /// The first wait before a run that left something undone is repeated.
     pub retry_first: Duration,
@@ -274,6 +305,7 @@ pub struct Progress {
 #[derive(Clone, Debug)]
 pub struct Handle {
     activator: Activator,
+    registry: Client,
     is_requested: Arc<AtomicBool>,
     progress: watch::Receiver<Progress>,
 }
@@ -288,6 +320,17 @@ impl Handle {
     /// Returns what wakes the task without asking for a run: it looks whether there is something to do.
     pub fn activator(&self) -> Activator {
         self.activator.clone()
+    }
+
+    /// Returns how fast and how much at once the registry is asked now.
+    pub fn pace(&self) -> PaceState {
+        self.registry.pace()
+    }
+
+    /// Changes how many bytes of blobs are sent per second, also by uploads that are under way; `None` is without limit.
+    /// Forgotten when the process ends: the configuration says what holds then.
+    pub fn set_bandwidth(&self, bandwidth_max: Option<NonZeroU64>) {
+        self.registry.set_bandwidth(bandwidth_max);
     }
 
     /// Returns what the task is doing.
@@ -312,6 +355,8 @@ pub struct Replicate {
     seen: Vec<Digest>,
     /// When it was last looked for knowledge of the target that is too old.
     swept_at: Option<Timestamp>,
+    /// Follows the run in progress.
+    journal: Journal,
     /// What the catalog knew of the target at the start. `None` until the first look.
     record: Option<TargetRecord>,
 }
@@ -334,6 +379,7 @@ impl Replicate {
         let (progress, receiver) = watch::channel(Progress::default());
         let handle = Handle {
             activator: Activator::default(),
+            registry: target.registry.clone(),
             is_requested: Arc::clone(&is_requested),
             progress: receiver,
         };
@@ -349,6 +395,7 @@ impl Replicate {
             retry_at: None,
             seen: Vec::new(),
             swept_at: None,
+            journal: Journal::default(),
             record: None,
         };
         (task, handle)
@@ -365,13 +412,10 @@ impl Replicate {
         let now = self.clock.now();
         let known = self.catalog.find_target(&self.target.name)?;
         let is_new = known.is_none();
-        let mut record = known.unwrap_or_else(|| TargetRecord {
-            target: self.target.name.clone(),
-            last_scheduled_at: None,
-            synced_packages: Vec::new(),
-            last_run: None,
-            last_success_at: None,
-        });
+        let mut record = known.map_or_else(
+            || TargetRecord::new(self.target.name.clone()),
+            Arc::unwrap_or_clone,
+        );
         if is_new || !self.target.catches_up || record.last_scheduled_at.is_none() {
             record.last_scheduled_at = Some(now);
             self.catalog.put_target(&record)?;
@@ -425,9 +469,15 @@ impl Replicate {
 
     /// Looks whether a run is due, and does it.
     async fn look(&mut self, stop: &CancellationToken) -> Result<String, Error> {
-        let record = self.record()?;
+        let mut record = self.record()?;
         let now = self.clock.now();
         let latest_due = self.target.timetable.latest_due(now);
+        // A clock that was set back does not silence the schedule until it is as late again.
+        let next_due = self.target.timetable.next_due(now);
+        let is_ahead = |followed: &Timestamp| next_due.is_some_and(|next| *followed > next);
+        if record.last_scheduled_at.as_ref().is_some_and(is_ahead) {
+            record.last_scheduled_at = None;
+        }
         let situation = Situation {
             now,
             is_requested: self.is_requested.swap(false, Ordering::AcqRel),
@@ -446,21 +496,30 @@ impl Replicate {
         let run = Run::new(self, wanted, stop).finish(reason).await;
         self.progress
             .send_modify(|progress| progress.running = None);
-        let (run, synced) = run?;
-        let summary = run::summary(&run);
-        self.finish(record, &run, synced, latest_due)?;
+        let ended = run?;
+        let summary = run::summary(&ended.run);
+        self.finish(record, &ended, latest_due)?;
         self.sweep()?;
         Ok(summary)
+    }
+
+    /// Returns what follows the runs of this target.
+    pub fn journal(&self) -> Journal {
+        self.journal.clone()
     }
 
     /// Records a run and decides when it is repeated.
     fn finish(
         &mut self,
         mut record: TargetRecord,
-        run: &RunRecord,
-        synced: Option<Vec<Digest>>,
+        ended: &Ended,
         latest_due: Option<Timestamp>,
     ) -> Result<(), Error> {
+        let Ended {
+            run,
+            synced,
+            images,
+        } = ended;
         if run.outcome == RunOutcome::InSync {
             self.backoff.reset();
             self.retry_at = None;
@@ -472,10 +531,11 @@ impl Replicate {
         record.last_scheduled_at = record.last_scheduled_at.max(latest_due);
         // A registry that cannot be asked has not lost what it held.
         if let Some(synced) = synced {
-            record.synced_packages = synced;
+            record.synced_packages.clone_from(synced);
         }
         record.last_run = Some(run.clone());
         self.catalog.commit_run(run, &record)?;
+        self.catalog.put_report(&report::kept(run, images))?;
         self.record = Some(record);
         Ok(())
     }

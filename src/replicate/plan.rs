@@ -177,7 +177,7 @@ pub struct BlobStep {
 }
 
 /// One blob that has to get into one repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Job {
     /// The blob.
     pub blob: ContentId,

@@ -146,7 +146,7 @@ fn operator_info(
         repository: repository.clone(),
         tag: tag.clone(),
         catalog_source: target.catalog_source.clone(),
-        image_pull_secrets: Vec::new(),
+        image_pull_secrets: target.image_pull_secrets.clone(),
     })
 }
 

@@ -13,13 +13,24 @@ use super::survey::Survey;
 use super::trigger::Reason;
 use super::uploads::Ledger;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
-use super::{Error, Replicate, problem};
+use super::{Error, Others, Replicate, problem};
 use crate::base::{Class, Classified as _, Digest, Repository, TreeError};
-use crate::catalog::{Content, Placement, Problem, RunCounts, RunOutcome, RunRecord};
+use crate::catalog::{Content, ImageReport, Placement, Problem, RunCounts, RunOutcome, RunRecord};
 use crate::store::{self, Lease};
 
 /// The most problems that a record of a run keeps. Chosen, not measured.
 const PROBLEMS_MAX: usize = 100;
+
+/// A run that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Its record.
+    pub(super) run: RunRecord,
+    /// The packages that are in sync; `None` where that could not be found out.
+    pub(super) synced: Option<Vec<Digest>>,
+    /// What was done for each image.
+    pub(super) images: Vec<ImageReport>,
+}
 
 /// A run in progress.
 #[derive(Debug)]
@@ -59,11 +70,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Does the run. Returns its record and the packages that are in sync; `None` where that could not be found out.
-    pub(super) async fn finish(
-        mut self,
-        reason: Reason,
-    ) -> Result<(RunRecord, Option<Vec<Digest>>), Error> {
+    /// Does the run.
+    pub(super) async fn finish(mut self, reason: Reason) -> Result<Ended, Error> {
         let started_at = self.task.clock.now();
         let (name, registry) = (&self.task.target.name, &self.task.target.registry);
         let packages = self.wanted.packages.len();
@@ -80,6 +88,7 @@ impl<'a> Run<'a> {
             return Err(Error::Stopped);
         }
         let synced = problems.is_empty().then(|| self.list_synced());
+        let images = self.task.journal.finish(&self.image_problems);
         problems.extend(self.image_problems.into_values());
         problems.extend(self.package_problems.into_values());
         let after = registry.counters();
@@ -104,7 +113,11 @@ impl<'a> Run<'a> {
             problems: bounded(problems),
         };
         log(&run);
-        Ok((run, synced))
+        Ok(Ended {
+            run,
+            synced,
+            images,
+        })
     }
 
     /// Brings the images in place. Fails where nothing can be done with the registry at all.
@@ -112,6 +125,7 @@ impl<'a> Run<'a> {
         self.counts.images_wanted = self.wanted.images.len() as u64;
         let found = self.observe().await?;
         self.counts.images_in_sync = self.in_place.len() as u64;
+        self.task.journal.begin(&self.wanted.images, &found);
         if found.iter().enumerate().any(|it| self.is_behind(it)) {
             let Replicate {
                 catalog,
@@ -260,7 +274,12 @@ impl<'a> Run<'a> {
         uploads: &Ledger<'_>,
     ) -> Result<Plan, Error> {
         let wanted = Arc::clone(&self.wanted);
-        let mut survey = Survey::new(&wanted.images, held, found, |image| self.placed(image))?;
+        let placed = |image: &WantedImage, found: &Found| match (self.task.target.others, found) {
+            // Whatever is there counts as ours.
+            (Others::Replace, Found::Image(there)) => Ok(Some(*there)),
+            _ => self.placed(image),
+        };
+        let mut survey = Survey::new(&wanted.images, held, found, placed)?;
         let store = &self.task.store;
         for (index, error) in survey.add_behind(store, &self.lease, &self.left_out) {
             if is_absent(&error) && self.is_gone(index)? {
@@ -276,6 +295,7 @@ impl<'a> Run<'a> {
     async fn bring(&mut self, plan: &Plan, held: &Held<'_>, uploads: &Ledger<'_>) {
         let images = &self.wanted.images;
         tracing::debug!(target = %self.task.target.name, plan = %plan.display(images), "plan");
+        self.task.journal.plan(plan);
         // Of an image that could not be looked at, nobody knows what it still wants.
         let is_all_known = self.image_problems.is_empty();
         let is_wanted =
@@ -289,6 +309,7 @@ impl<'a> Run<'a> {
             lease: &self.lease,
             held,
             uploads,
+            journal: &self.task.journal,
             concurrency: self.task.options.concurrency,
             stop: self.stop,
         };

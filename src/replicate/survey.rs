@@ -27,17 +27,22 @@ pub(super) struct Survey<'w> {
 }
 
 impl<'w> Survey<'w> {
-    /// Begins with what was found at the place of each of `images`; `placed` says what we put to one last.
+    /// Begins with what was found at the place of each of `images`; `placed` says what we put to one last, where
+    /// this is there now.
     pub(super) fn new<E>(
         images: &'w [WantedImage],
         held: &'w Held<'w>,
         found: &[Found],
-        placed: impl Fn(&WantedImage) -> Result<Option<Digest>, E>,
+        placed: impl Fn(&WantedImage, &Found) -> Result<Option<Digest>, E>,
     ) -> Result<Self, E> {
         let mut standings = Vec::with_capacity(images.len());
         for (image, found) in images.iter().zip(found) {
             let is_there = *found == Found::Image(image.root.digest);
-            let placed = if is_there { None } else { placed(image)? };
+            let placed = if is_there {
+                None
+            } else {
+                placed(image, found)?
+            };
             if *found == Found::Nothing && is_lost(image, placed, held) {
                 // Whoever removed it may have removed what it consists of; what is known is from before.
                 standings.push(Standing::Lost);

@@ -138,3 +138,70 @@ impl Uploads for Ledger<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upload(offset_bytes: u64) -> Unfinished {
+        Unfinished {
+            url: Secret::new("http://127.0.0.1:1/v2/a/blobs/uploads/7".to_owned()),
+            offset_bytes,
+            size_bytes: 100,
+            begun_at: "2026-11-21T00:00:00Z".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_down_is_there_for_the_next_run_of_the_same_target() {
+        let root = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(root.path()).unwrap();
+        let (a, b): (TargetName, TargetName) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let (repository, digest) = ("x/y".parse().unwrap(), Digest::of(b"1"));
+        let other = Digest::of(b"2");
+        let ledger = Ledger::open(&catalog, &a).unwrap();
+        ledger.put(&repository, &digest, &upload(0));
+        ledger.put(&repository, &digest, &upload(64));
+        ledger.put(&repository, &other, &upload(0));
+        ledger.remove(&repository, &other);
+        // One that is not known is no row to be removed.
+        ledger.remove(&repository, &Digest::of(b"3"));
+        drop(ledger);
+        let next = Ledger::open(&catalog, &a).unwrap();
+        let found = next.find(&repository, &digest).unwrap();
+        assert_eq!((found.offset_bytes, found.size_bytes), (64, 100));
+        assert_eq!(found.url.expose(), upload(0).url.expose());
+        assert!(next.find(&repository, &other).is_none());
+        let elsewhere = Ledger::open(&catalog, &b).unwrap();
+        assert!(elsewhere.find(&repository, &digest).is_none());
+        assert_eq!(catalog.list_uploads(&a).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_cancelled_now_stays_written_down() {
+        let root = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(root.path()).unwrap();
+        let target: TargetName = "a".parse().unwrap();
+        let (repository, digest) = ("x/y".parse().unwrap(), Digest::of(b"1"));
+        let ledger = Ledger::open(&catalog, &target).unwrap();
+        ledger.put(&repository, &digest, &upload(0));
+        // Nobody listens at port 1.
+        let transport = crate::registry::Transport::Http;
+        let options = crate::registry::Options::new("127.0.0.1:1".to_owned(), transport);
+        let registry = Client::new(options).unwrap();
+        let begun_at = upload(0).begun_at;
+        ledger.clear(&registry, begun_at, |_, _| true).await;
+        assert!(ledger.find(&repository, &digest).is_some());
+        ledger.clear(&registry, begun_at, |_, _| false).await;
+        assert!(ledger.find(&repository, &digest).is_some());
+        let elsewhere = Unfinished {
+            url: Secret::new("http://127.0.0.2:1/v2/a/blobs/uploads/7".to_owned()),
+            ..upload(0)
+        };
+        ledger.put(&repository, &digest, &elsewhere);
+        let late = begun_at + AGE_MAX + TimeDelta::seconds(1);
+        ledger.clear(&registry, late, |_, _| true).await;
+        assert!(ledger.find(&repository, &digest).is_none());
+        assert_eq!(catalog.list_uploads(&target).unwrap(), []);
+    }
+}

@@ -22,6 +22,11 @@
 //!
 //! The grace period is data: since when a blob is unwanted is in the catalog. Removals are made durable shard by shard, and only
 //! then forgotten there. Power loss before that brings blobs back, whole, to be removed by the next run.
+//!
+//! # Failure
+//!
+//! On a full disk nothing can be written down, and what is due is removed all the same, because that makes space: what is not
+//! written down is seen again by the next run. An error comes of it only where nothing could be removed.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -34,12 +39,12 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::blobs::{Blobs, Gathered};
-use super::gather::wanted_blobs;
+use super::gather::kept_blobs;
 use super::job::Work;
 use super::plan::Amount;
 use super::{Counters, Error};
-use crate::base::{ByteCount, Clock, Digest, Timestamp};
-use crate::catalog::{Catalog, CondemnedRecord, JobRecord};
+use crate::base::{ByteCount, Chain, Class, Classified as _, Clock, Digest, Timestamp};
+use crate::catalog::{self, Catalog, CondemnedRecord, JobRecord};
 use crate::store::{Removed, Store};
 
 /// The shortest grace period. Leases protect what is in flight; this is for what nobody has thought of.
@@ -149,9 +154,11 @@ struct Run<'c> {
     wanted: Blobs,
     late: Late<'c>,
     report: Collected,
+    /// Why something could not be written down: the disk is full.
+    unwritten: Option<catalog::Error>,
 }
 
-/// What packages keep that became ready after the mark, and what files wait with.
+/// What packages keep that became ready after the mark.
 #[derive(Debug)]
 struct Late<'c> {
     catalog: &'c Catalog,
@@ -160,7 +167,7 @@ struct Late<'c> {
 }
 
 impl Late<'_> {
-    /// Returns whether a blob is wanted by somebody who was not there at the mark.
+    /// Returns whether a blob is wanted by a package that was not there at the mark.
     fn is_wanted(&self, digest: &Digest) -> Result<bool, Error> {
         let count = self.catalog.added_count();
         let mut known = self.known.borrow_mut();
@@ -184,12 +191,13 @@ impl Collector {
         let grace = request.grace.unwrap_or(self.grace).max(GRACE_MIN);
         // Before the first look at what is wanted: what comes after this is looked at again.
         let mark = self.catalog.added_count();
+        self.catalog.check_contents_known()?;
         let mut run = Run {
             collector: self,
             mode: request.mode,
             now: self.clock.now(),
             grace: TimeDelta::from_std(grace).unwrap_or(TimeDelta::MAX),
-            wanted: wanted_blobs(&self.catalog, |_| true)?,
+            wanted: kept_blobs(&self.catalog, |_| true)?,
             late: Late {
                 catalog: &self.catalog,
                 mark,
@@ -199,6 +207,7 @@ impl Collector {
                 is_dry_run: request.mode == Mode::DryRun,
                 ..Collected::default()
             },
+            unwritten: None,
         };
         run.sweep(stop)?;
         if run.mode == Mode::Remove {
@@ -234,7 +243,15 @@ impl Run<'_> {
             self.look(&mut shard, (digest, size_bytes), since)?;
         }
         shard.forget.extend(condemned.map(|(gone, _)| gone));
-        self.finish(&shard)
+        self.finish(&shard)?;
+        match self.unwritten.take() {
+            Some(error) if self.report.removed.blobs == 0 => Err(error.into()),
+            Some(error) => {
+                tracing::warn!(reason = %Chain(&error), "not all is written down of what was collected");
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Decides about one blob, which is unwanted since then as far as that was seen.
@@ -252,11 +269,9 @@ impl Run<'_> {
                     shard.forget.push(digest);
                 }
             }
-            None => {
-                self.report.condemned.add(size_bytes);
-                let since = self.now;
-                shard.put.push((digest, CondemnedRecord { since }));
-            }
+            None => self.condemn(shard, digest, size_bytes),
+            // The clock was set back: the grace period would last until it is as late again.
+            Some(since) if since > self.now => self.condemn(shard, digest, size_bytes),
             Some(since) if self.now - since < self.grace => {
                 self.report.waiting.add(size_bytes);
             }
@@ -264,6 +279,12 @@ impl Run<'_> {
             Some(_) => self.remove(shard, digest, size_bytes)?,
         }
         Ok(())
+    }
+
+    fn condemn(&mut self, shard: &mut Shard, digest: Digest, size_bytes: u64) {
+        self.report.condemned.add(size_bytes);
+        let since = self.now;
+        shard.put.push((digest, CondemnedRecord { since }));
     }
 
     fn remove(&mut self, shard: &mut Shard, digest: Digest, size_bytes: u64) -> Result<(), Error> {
@@ -291,7 +312,7 @@ impl Run<'_> {
     }
 
     /// Makes what was done in a shard durable, then writes it down.
-    fn finish(&self, shard: &Shard) -> Result<(), Error> {
+    fn finish(&mut self, shard: &Shard) -> Result<(), Error> {
         if self.mode == Mode::DryRun {
             return Ok(());
         }
@@ -300,7 +321,10 @@ impl Run<'_> {
         }
         if !shard.put.is_empty() || !shard.forget.is_empty() {
             let catalog = &self.collector.catalog;
-            catalog.change_condemned(&shard.put, &shard.forget)?;
+            match catalog.change_condemned(&shard.put, &shard.forget) {
+                Err(error) if error.class() == Class::Full => self.unwritten = Some(error),
+                result => result?,
+            }
         }
         Ok(())
     }

@@ -6,8 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use tempfile::TempDir;
 
 use super::*;
-use crate::base::{Class, Classified as _, PackageKind};
-use crate::catalog::{Content, IngestRecord, IngestState, NewPackage, PackageRecord, Provenance};
+use crate::base::PackageKind;
+use crate::catalog::{
+    Column, Content, IngestRecord, IngestState, NewPackage, PackageRecord, Provenance,
+    TargetRecord, raw,
+};
+use crate::retain::plan::Reason;
+use crate::retain::{Destination, Planner, Policy, Rule};
 use crate::store::Lease;
 
 /// A clock that moves an hour with each look at it.
@@ -304,4 +309,87 @@ fn packages_stay_whole_while_others_go_and_blobs_are_collected() {
     });
     each.unwrap();
     assert_eq!(collector.store.list().count(), wanted.len());
+}
+
+#[test]
+fn a_blob_that_was_condemned_by_a_clock_that_was_ahead_goes_after_the_grace_period_of_now() {
+    let (_root, collector) = new_collector();
+    drop(store(&collector.store, &[b"gone"]));
+    let since = "2099-01-01T00:00:00Z".parse().unwrap();
+    let condemned = (Digest::of(b"gone"), CondemnedRecord { since });
+    collector
+        .catalog
+        .change_condemned(&[condemned], &[])
+        .unwrap();
+    let first = run(&collector);
+    assert_eq!((first.condemned.blobs, first.removed.blobs), (1, 0));
+    assert_eq!(run(&collector).removed.blobs, 1);
+}
+
+fn planner(catalog: &Catalog, rule: Rule) -> Planner {
+    Planner {
+        catalog: catalog.clone(),
+        policy: Policy { rules: vec![rule] },
+        destinations: vec![Destination {
+            name: "global-a".parse().unwrap(),
+            packages: vec!["*".parse().unwrap()],
+        }],
+        clock: Arc::new(Hasty::default()),
+        lock: Arc::default(),
+    }
+}
+
+/// Makes two versions of a package ready and in sync, of which each keeps a blob of its own.
+fn commit_versions(collector: &Collector) -> [Digest; 2] {
+    let versions = ["1.0.0", "2.0.0"].map(|version| {
+        drop(store(&collector.store, &[version.as_bytes()]));
+        let mut package = package("app", &[version.as_bytes()]);
+        package.record.digest = Digest::of(version.as_bytes());
+        package.record.version = Some(version.to_owned());
+        commit(collector, &package);
+        package.record.digest
+    });
+    let mut target = TargetRecord::new("global-a".parse().unwrap());
+    target.synced_packages = versions.to_vec();
+    collector.catalog.put_target(&target).unwrap();
+    versions
+}
+
+fn last_one(keeps_published: bool) -> Rule {
+    Rule {
+        names: vec!["*".parse().unwrap()],
+        kinds: Vec::new(),
+        keep_last: 1,
+        keep_younger: Duration::ZERO,
+        keeps_published,
+    }
+}
+
+#[test]
+fn what_nobody_knows_of_one_package_stops_collection_and_not_retention() {
+    let (root, collector) = new_collector();
+    let [old, new] = commit_versions(&collector);
+    drop(collector);
+    raw::put_raw(root.path(), Column::Content, new.as_bytes(), None);
+    let collector = open(&root);
+    let error = collector
+        .collect(Request::default(), &CancellationToken::new())
+        .unwrap_err();
+    assert_eq!(error.class(), Class::Corrupt, "{error}");
+    let plan = planner(&collector.catalog, last_one(false)).plan().unwrap();
+    let removals: Vec<Digest> = plan.removals.iter().map(|it| it.package.digest).collect();
+    assert_eq!(removals, [old]);
+}
+
+#[test]
+fn a_package_without_images_is_published_where_it_is_in_sync() {
+    let (_root, collector) = new_collector();
+    let [old, _] = commit_versions(&collector);
+    let plan = |keeps| planner(&collector.catalog, last_one(keeps)).plan().unwrap();
+    assert_eq!(plan(false).removals[0].package.digest, old);
+    let kept = plan(true);
+    assert!(kept.removals.is_empty(), "{kept}");
+    let target = "global-a".parse().unwrap();
+    let because = Reason::Published { rule: 1, target };
+    assert_eq!(kept.kept[0].because, because);
 }

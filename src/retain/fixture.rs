@@ -15,7 +15,8 @@ use super::repair::{Error, KeptFile, Origin, PackageFiles, Part, Place, Repairer
 use crate::base::oci::{Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_INDEX, MEDIA_TYPE_MANIFEST};
 use crate::base::{Digest, ImageReference, PackageKind, Repository, SystemClock};
 use crate::catalog::{
-    Catalog, Content, ImageRecord, IngestRecord, IngestState, NewPackage, PackageRecord, Provenance,
+    Catalog, Column, Content, ImageRecord, IngestRecord, IngestState, NewPackage, PackageRecord,
+    Provenance, raw,
 };
 use crate::package::{Image, Limits, Manifest, WriteOptions, Writer as PackageWriter};
 use crate::store::{Store, Writer};
@@ -94,6 +95,25 @@ impl World {
         change(&mut content);
         durable::replace_file(&path, &content, 0o444).unwrap();
         content
+    }
+
+    /// Returns the world in which the catalog does not say what a package keeps: a version that is older has left it so.
+    pub(super) fn without_content(self, package: &Stored) -> Self {
+        let Self {
+            dir,
+            store,
+            catalog,
+            packages,
+        } = self;
+        drop(catalog);
+        let key = package.record.digest;
+        raw::put_raw(dir.path(), Column::Content, key.as_bytes(), None);
+        Self {
+            catalog: Catalog::open(dir.path()).unwrap(),
+            dir,
+            store,
+            packages,
+        }
     }
 
     pub(super) fn lose(&self, digest: &Digest) {

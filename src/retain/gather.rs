@@ -54,6 +54,14 @@ impl Holdings<'_> {
         self.destination.is_meant_for(name) && self.synced.binary_search(package).is_err()
     }
 
+    /// Returns whether a package still stands there: an image of it, or all of it where it has none, which nothing replaces.
+    fn publishes(&self, package: &PackageRecord) -> bool {
+        let mut images = package.images.iter();
+        let holds = || self.synced.binary_search(&package.digest).is_ok();
+        images.any(|image| self.shows(&package.digest, image))
+            || (package.images.is_empty() && holds())
+    }
+
     /// Returns whether the image of a package still stands there. One that has no tag is never replaced.
     fn shows(&self, package: &Digest, image: &ImageRecord) -> bool {
         match image.reference.tag() {
@@ -103,7 +111,7 @@ impl Planner {
         Ok(plan)
     }
 
-    /// Finds out what removals free, if all other packages stay.
+    /// Finds out what removals free, if all other packages stay, as far as it is known what each keeps.
     pub(super) fn weigh(&self, removals: &mut [Removal]) -> Result<(), Error> {
         let positions: BTreeMap<Digest, usize> = removals
             .iter()
@@ -113,7 +121,7 @@ impl Planner {
         if positions.is_empty() {
             return Ok(());
         }
-        let kept = wanted_blobs(&self.catalog, |package| !positions.contains_key(package))?;
+        let kept = kept_blobs(&self.catalog, |package| !positions.contains_key(package))?;
         let mut freed = Freed::new(kept);
         self.catalog.for_each_content(|package, content| {
             if let Some(position) = positions.get(&package) {
@@ -157,7 +165,7 @@ impl Planner {
         for destination in &self.destinations {
             let name = &destination.name;
             let record = self.catalog.find_target(name)?;
-            let mut synced = record.map_or_else(Vec::new, |record| record.synced_packages);
+            let mut synced = record.map_or_else(Vec::new, |record| record.synced_packages.clone());
             synced.sort_unstable();
             let placements = self.catalog.list_placements(name)?;
             let hash =
@@ -181,14 +189,10 @@ impl Planner {
         }
         self.catalog.for_each_package(|package: PackageRecord| {
             let rule = self.policy.find(&package.name, package.kind);
-            if rule.is_some_and(|(_, rule)| rule.keeps_published) {
-                let shows = |it: &&Holdings<'_>| {
-                    let mut images = package.images.iter();
-                    images.any(|image| it.shows(&package.digest, image))
-                };
-                if let Some(place) = holdings.iter().find(shows) {
-                    published.insert(package.digest, place.destination.name.clone());
-                }
+            if rule.is_some_and(|(_, rule)| rule.keeps_published)
+                && let Some(place) = holdings.iter().find(|it| it.publishes(&package))
+            {
+                published.insert(package.digest, place.destination.name.clone());
             }
             Ok::<(), Error>(())
         })?;
@@ -196,8 +200,8 @@ impl Planner {
     }
 }
 
-/// Returns the blobs that packages keep which fit, and those that files wait with.
-pub(super) fn wanted_blobs(
+/// Returns the blobs that packages keep which fit, as far as that is known, and those that files wait with.
+pub(super) fn kept_blobs(
     catalog: &Catalog,
     fits: impl Fn(&Digest) -> bool,
 ) -> Result<Blobs, Error> {

@@ -5,11 +5,13 @@
 //! # Durability
 //!
 //! When a run was due is written down when it starts, so that a daemon which dies in it does not begin again at every
-//! start; what the work wants to find again is in [`JobRecord::state`], which it may write whenever it likes.
+//! start; what the work wants to find again is in [`JobRecord::state`], which it may write whenever it likes. On a full disk a
+//! run starts although that cannot be written down: collection is what makes space.
 //!
 //! # Failure
 //!
-//! A scheduled run that fails is tried again after [`RETRY`]. A request is answered with its error and not repeated.
+//! A scheduled run that fails is tried again after [`RETRY`]. A request is answered with its error and not repeated. A clock
+//! that was set back by more than a period does not silence the schedule until it is as late again.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,9 +20,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Chain, Classified, Clock, Timestamp};
+use crate::base::{Chain, Class, Classified, Clock, Timestamp};
 use crate::catalog::{self, Catalog, JobRecord};
 use crate::task::{Activator, Finished, Task, Timetable};
 
@@ -76,7 +79,7 @@ pub struct Job<W: Work> {
     /// None: only on request.
     timetable: Option<Arc<dyn Timetable>>,
     requests: mpsc::Receiver<(W::Request, Reply<W>)>,
-    retry_at: Option<Timestamp>,
+    retry_at: Option<Instant>,
 }
 
 /// Asks for runs of a job.
@@ -146,36 +149,70 @@ impl<W: Work> Job<W> {
             if stop.is_cancelled() {
                 break;
             }
-            let mut record = self.record()?;
-            let result = self.work.run(request, &mut record, stop).await;
-            self.finish(&mut record)?;
+            let result = self.serve(request, stop).await;
             done = outcome::<W>(&result);
             // Whoever asked may have gone away.
             let _ = reply.send(result);
         }
         let now = self.clock.now();
         let mut record = self.record()?;
-        if let Some(due) = self.due(&record, now) {
-            record.last_scheduled_at = record.last_scheduled_at.max(Some(due));
+        let followed = self.followed(&record, now);
+        if let Some(due) = self.due(followed, now) {
+            record.last_scheduled_at = followed.max(Some(due));
             self.retry_at = None;
-            self.catalog.put_job(&record)?;
+            match self.catalog.put_job(&record) {
+                Err(error) if error.class() == Class::Full => {
+                    tracing::warn!(job = W::NAME, reason = %Chain(&error), "scheduled run is not written down");
+                }
+                result => result?,
+            }
             tracing::info!(job = W::NAME, "scheduled run starts");
-            let result = self
-                .work
-                .run(W::Request::default(), &mut record, stop)
-                .await;
-            self.finish(&mut record)?;
-            done = result?.to_string();
+            done = self
+                .run_once(W::Request::default(), record, stop)
+                .await?
+                .to_string();
             tracing::info!(job = W::NAME, done, "scheduled run ends");
         }
         Ok(done)
     }
 
+    async fn serve(
+        &mut self,
+        request: W::Request,
+        stop: &CancellationToken,
+    ) -> Result<W::Report, W::Error> {
+        let record = self.record()?;
+        self.run_once(request, record, stop).await
+    }
+
+    /// Runs the work. What it has done counts, also where it cannot be written down that it ended.
+    async fn run_once(
+        &mut self,
+        request: W::Request,
+        mut record: JobRecord,
+        stop: &CancellationToken,
+    ) -> Result<W::Report, W::Error> {
+        let result = self.work.run(request, &mut record, stop).await;
+        record.finished_at = Some(self.clock.now());
+        if let Err(error) = self.catalog.put_job(&record) {
+            tracing::warn!(job = W::NAME, reason = %Chain(&error), "end of a run is not written down");
+        }
+        result
+    }
+
+    /// Returns the due time that was followed last; nothing where it is later than the next one, because the clock was set
+    /// back since.
+    fn followed(&self, record: &JobRecord, now: Timestamp) -> Option<Timestamp> {
+        let next = self.timetable.as_ref()?.next_due(now);
+        let last = record.last_scheduled_at;
+        last.filter(|last| next.is_none_or(|next| *last <= next))
+    }
+
     /// Returns the moment that makes a run due now, if one does.
-    fn due(&self, record: &JobRecord, now: Timestamp) -> Option<Timestamp> {
+    fn due(&self, followed: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
         let latest = self.timetable.as_ref()?.latest_due(now);
-        let is_new = latest > record.last_scheduled_at;
-        let is_retry = self.retry_at.is_some_and(|at| at <= now);
+        let is_new = latest > followed;
+        let is_retry = self.retry_at.is_some_and(|at| at <= Instant::now());
         (is_new || is_retry).then_some(latest.unwrap_or(now))
     }
 
@@ -194,11 +231,6 @@ impl<W: Work> Job<W> {
         Ok(record)
     }
 
-    fn finish(&self, record: &mut JobRecord) -> Result<(), catalog::Error> {
-        record.finished_at = Some(self.clock.now());
-        self.catalog.put_job(record)
-    }
-
     /// Returns how long to sleep.
     fn again_in(&self) -> Duration {
         let now = self.clock.now();
@@ -206,10 +238,12 @@ impl<W: Work> Job<W> {
             .timetable
             .as_ref()
             .and_then(|timetable| timetable.next_due(now));
-        let first = [next_due, self.retry_at].into_iter().flatten().min();
-        let wait = first.map(|at| (at - now).max(TimeDelta::zero()));
-        wait.and_then(|wait| wait.to_std().ok())
-            .map_or(SLEEP_MAX, |wait| wait.min(SLEEP_MAX))
+        let due_in = next_due.and_then(|at| (at - now).max(TimeDelta::zero()).to_std().ok());
+        let retry_in = self
+            .retry_at
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let waits = [due_in, retry_in].into_iter().flatten();
+        waits.fold(SLEEP_MAX, Duration::min)
     }
 }
 
@@ -227,7 +261,7 @@ impl<W: Work> Task for Job<W> {
             Err(error) => {
                 let reason = Chain(&error).to_string();
                 tracing::warn!(job = W::NAME, %reason, hint = error.hint(), "run failed");
-                self.retry_at = Some(self.clock.now() + RETRY);
+                self.retry_at = Some(Instant::now() + RETRY);
                 Err(reason)
             }
         };
@@ -237,3 +271,7 @@ impl<W: Work> Task for Job<W> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

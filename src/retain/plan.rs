@@ -36,7 +36,7 @@ pub struct Package {
     pub is_pinned: bool,
     /// A target that it is meant for and that does not hold all of it.
     pub pending_on: Option<TargetName>,
-    /// A target on which a tag that we put there stands for an image of it.
+    /// A target on which a tag that we put there stands for an image of it, or that holds it, where it has no images.
     pub published_on: Option<TargetName>,
 }
 

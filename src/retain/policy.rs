@@ -29,7 +29,8 @@ pub struct Rule {
     pub keep_last: usize,
     /// What is younger than this is kept.
     pub keep_younger: Duration,
-    /// Whether packages are kept of which an image still stands on a target under a tag that we put there.
+    /// Whether packages are kept of which an image still stands on a target under a tag that we put there, and those without
+    /// images that a target holds.
     pub keeps_published: bool,
 }
 

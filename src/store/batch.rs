@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempPath;
 
 use super::writer::Written;
-use super::{Blob, Error, Lease, Store, Writer, open_file, read_file, shard_of};
+use super::{Blob, Error, Lease, Store, Writer, open_file, read_blob, shard_of};
 use crate::base::Digest;
 use crate::sys::fs;
 use crate::sys::sync::{self, Syncing};
@@ -92,7 +92,8 @@ impl Batch {
         self.lease.renew();
         let is_known = match &expected {
             Some(digest) => {
-                self.staged.contains_key(digest) || self.store.find(digest)? == Some(limit_bytes)
+                self.staged.contains_key(digest)
+                    || self.store.find_own(digest)? == Some(limit_bytes)
             }
             None => false,
         };
@@ -123,7 +124,7 @@ impl Batch {
         }
         // Before looking: what is found then stays until the commit.
         self.lease.add(digest);
-        if self.store.find(&digest)? == Some(size_bytes) {
+        if self.store.find_own(&digest)? == Some(size_bytes) {
             let temp = None;
             self.staged.insert(digest, Entry { size_bytes, temp });
             return Ok(staged(false));
@@ -144,7 +145,7 @@ impl Batch {
     pub fn find(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         match self.staged.get(digest) {
             Some(entry) => Ok(Some(entry.size_bytes)),
-            None => self.store.find(digest),
+            None => self.store.find_own(digest),
         }
     }
 
@@ -158,7 +159,7 @@ impl Batch {
     /// Reads a small blob of at most `limit_bytes` bytes, staged or stored, and checks its digest.
     pub fn read(&self, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, Error> {
         match self.staged_path(digest) {
-            Some(path) => read_file(path, digest, limit_bytes),
+            Some(path) => read_blob(open_file(path, digest)?, path, digest, limit_bytes),
             None => self.store.read(digest, limit_bytes),
         }
     }
@@ -185,10 +186,12 @@ impl Batch {
     pub fn commit(mut self) -> Result<(Committed, Lease), Error> {
         self.store.check_writable()?;
         self.sync_staged()?;
+        // Before the first look: what is found below stays, also where the lease had run out.
+        self.lease.renew();
         let mut committed = Committed::default();
         let mut unsynced = self.store.unsynced();
         for (digest, entry) in std::mem::take(&mut self.staged) {
-            let found = self.store.find(&digest)?;
+            let found = self.store.find_own(&digest)?;
             if found == Some(entry.size_bytes) {
                 committed.known_blobs += 1;
                 committed.known_bytes += entry.size_bytes;

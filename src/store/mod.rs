@@ -2,7 +2,7 @@
 //!
 //! A blob is a sequence of bytes known by its SHA-256 digest: layer, configuration or manifest alike. The store does
 //! not know why a blob is wanted. Start from [`Store::open`]; content comes in through [`Store::begin`], [`Batch`] and
-//! [`Writer`], and goes out through [`Store::open_blob`].
+//! [`Writer`], and goes out through [`Store::open_blob`]. What only passes through is lent to it ([`Store::lend`]).
 //!
 //! # Layout
 //!
@@ -53,6 +53,7 @@
 mod batch;
 mod format;
 mod lease;
+mod lent;
 mod suspects;
 mod sweep;
 mod writer;
@@ -73,6 +74,7 @@ use crate::sys::fs::{self, Context as _};
 pub use self::batch::{Batch, Committed, Staged};
 pub use self::lease::Lease;
 use self::lease::Leases;
+use self::lent::Lent;
 use self::suspects::Suspects;
 pub use self::writer::Writer;
 
@@ -95,6 +97,8 @@ struct Inner {
     leases: Mutex<Leases>,
     /// Blobs that somebody found damaged or missing.
     suspects: Suspects,
+    /// Folders of blobs that lie elsewhere.
+    lent: Lent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,6 +292,7 @@ impl Store {
             unsynced: Mutex::new((0..=u8::MAX).collect()),
             leases: Mutex::default(),
             suspects: Suspects::default(),
+            lent: Lent::default(),
         }))
     }
 
@@ -311,8 +316,16 @@ impl Store {
         Lease::new(self.clone())
     }
 
-    /// Returns the size of a blob in bytes, if it is stored.
+    /// Returns the size of a blob in bytes, if it is stored or lent.
     pub fn find(&self, digest: &Digest) -> Result<Option<u64>, Error> {
+        match self.find_own(digest)? {
+            Some(size_bytes) => Ok(Some(size_bytes)),
+            None => self.find_lent(digest),
+        }
+    }
+
+    /// Returns the size of a blob in bytes, if it is stored.
+    fn find_own(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let path = self.blob_path(digest);
         match std::fs::symlink_metadata(&path) {
             Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
@@ -323,12 +336,13 @@ impl Store {
 
     /// Opens a blob for reading. The content is not checked on the way; see [`Self::read`].
     pub fn open_blob(&self, digest: &Digest) -> Result<Blob, Error> {
-        open_file(&self.blob_path(digest), digest)
+        Ok(self.open_any(digest)?.1)
     }
 
     /// Reads a small blob (a manifest, a configuration) of at most `limit_bytes` bytes, and checks its digest.
     pub fn read(&self, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, Error> {
-        read_file(&self.blob_path(digest), digest, limit_bytes)
+        let (path, blob) = self.open_any(digest)?;
+        read_blob(blob, &path, digest, limit_bytes)
     }
 
     /// Lists all blobs with their sizes in bytes, ordered by digest.
@@ -383,18 +397,33 @@ impl Store {
         Ok(names)
     }
 
-    /// Moves a corrupt blob out of the way, so that the content can be stored again. Returns where it is now.
+    /// Moves a corrupt blob out of the way, so that the content can be stored again. Returns where it is now; nothing where
+    /// there is nothing, or something else than was found: then a batch has put the content there since.
     ///
-    /// That it is gone survives power loss.
-    pub fn quarantine(&self, digest: &Digest) -> Result<PathBuf, Error> {
+    /// `found_bytes` is the size that was found; `None` where that was no file. A batch replaces only what has another size
+    /// than its content, so that the size tells. That the blob is gone survives power loss.
+    pub fn quarantine(
+        &self,
+        digest: &Digest,
+        found_bytes: Option<u64>,
+    ) -> Result<Option<PathBuf>, Error> {
         self.check_writable()?;
-        // Two callers that choose the same number would replace each other's file.
+        // Two callers that choose the same number would replace each other's file, and a commit renames under it.
         let _alone = self.unsynced();
-        self.quarantine_alone(digest)
+        // What cannot even be inspected is none that came since.
+        if self.find(digest).is_ok_and(|there| there != found_bytes) {
+            return Ok(None);
+        }
+        match self.quarantine_alone(digest) {
+            Err(Error::NotFound { .. }) => Ok(None),
+            result => result.map(Some),
+        }
     }
 
     fn quarantine_alone(&self, digest: &Digest) -> Result<PathBuf, Error> {
         let dir = self.0.root.join(QUARANTINE);
+        // Whoever has looked at what was put aside may have removed the folder with it.
+        fs::ensure_dir(&dir)?;
         let target = (0..=u32::MAX)
             .map(|number| dir.join(format!("{}.{number}", digest.hex())))
             .find(|target| target.symlink_metadata().is_err())
@@ -428,7 +457,7 @@ impl Store {
         if is_wanted()? {
             return Ok(Removed::Wanted);
         }
-        let Some(size_bytes) = self.find(digest)? else {
+        let Some(size_bytes) = self.find_own(digest)? else {
             return Ok(Removed::Absent);
         };
         fs::remove_unsynced(&self.blob_path(digest)).map_err(Error::from)?;
@@ -486,8 +515,8 @@ fn open_file(path: &Path, digest: &Digest) -> Result<Blob, Error> {
     Ok(Blob { file, size_bytes })
 }
 
-fn read_file(path: &Path, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, Error> {
-    let blob = open_file(path, digest)?;
+/// Reads a blob that was opened, of at most `limit_bytes` bytes, and checks its digest.
+fn read_blob(blob: Blob, path: &Path, digest: &Digest, limit_bytes: u64) -> Result<Vec<u8>, Error> {
     if blob.size_bytes > limit_bytes {
         return Err(Error::TooLarge { limit_bytes });
     }

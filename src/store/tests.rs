@@ -256,12 +256,10 @@ fn damaged_blobs_are_found_and_healed_by_bringing_them_again() {
             Digest::of(b"abd")
         )
     );
-    let first = store.quarantine(&digest).unwrap();
+    let first = store.quarantine(&digest, Some(3)).unwrap().unwrap();
     assert_eq!(std::fs::read(first).unwrap(), b"abd");
-    assert!(matches!(
-        store.quarantine(&digest),
-        Err(Error::NotFound { .. })
-    ));
+    assert_eq!(store.quarantine(&digest, Some(3)).unwrap(), None);
+    assert_eq!(store.quarantine(&digest, None).unwrap(), None);
     store_all(&store, &[b"abc"]).unwrap();
 
     // A wrong size is seen without reading, so the commit itself heals.
@@ -270,6 +268,34 @@ fn damaged_blobs_are_found_and_healed_by_bringing_them_again() {
     assert_eq!(store.read(&digest, 3).unwrap(), b"abc");
     let quarantine = root.path().join(QUARANTINE);
     assert_eq!(std::fs::read_dir(quarantine).unwrap().count(), 2);
+}
+
+#[test]
+fn what_a_batch_has_stored_since_the_damage_was_found_is_not_put_aside() {
+    let (root, store) = new_store();
+    let digest = Digest::of(b"abc");
+    // Found missing, or with another size; then the package comes again.
+    for found in [None, Some(1)] {
+        if found.is_some() {
+            damage(&store, &digest, b"a");
+        }
+        store_all(&store, &[b"abc"]).unwrap();
+        assert_eq!(store.quarantine(&digest, found).unwrap(), None);
+        assert_eq!(store.read(&digest, 3).unwrap(), b"abc", "{found:?}");
+    }
+    let aside = std::fs::read_dir(root.path().join(QUARANTINE)).unwrap();
+    assert_eq!(aside.count(), 1, "the commit has put the short one aside");
+}
+
+#[test]
+fn a_folder_for_damaged_blobs_that_somebody_has_removed_is_made_again() {
+    let (root, store) = new_store();
+    store_all(&store, &[b"abc"]).unwrap();
+    let digest = Digest::of(b"abc");
+    fs::remove_dir_all(&root.path().join(QUARANTINE)).unwrap();
+    let place = store.quarantine(&digest, Some(3)).unwrap().unwrap();
+    assert_eq!(std::fs::read(place).unwrap(), b"abc");
+    assert_eq!(store.find(&digest).unwrap(), None);
 }
 
 #[test]
@@ -321,7 +347,7 @@ fn a_store_for_reading_refuses_to_write() {
     assert!(matches!(batch.writer(None, 1), Err(Error::ReadOnly)));
     assert!(matches!(batch.commit(), Err(Error::ReadOnly)));
     assert!(matches!(
-        reader.quarantine(&Digest::of(b"abc")),
+        reader.quarantine(&Digest::of(b"abc"), Some(3)),
         Err(Error::ReadOnly)
     ));
     assert_eq!(reader.read(&Digest::of(b"abc"), 3).unwrap(), b"abc");

@@ -6,11 +6,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
+use rustix::process::geteuid;
 use thiserror::Error;
 
 use super::fs;
@@ -58,6 +59,16 @@ pub enum Error {
         /// The other process, as it wrote itself down.
         owner: Owner,
     },
+    /// The lock file belongs to another user, who could not open afterwards what this process would write.
+    #[error("expected to run as user {owner}, who owns `{}`, found user {found}", path.display())]
+    WrongUser {
+        /// The lock file.
+        path: PathBuf,
+        /// The user that owns it.
+        owner: u32,
+        /// The user of this process.
+        found: u32,
+    },
     /// The file system refused.
     #[error(transparent)]
     Fs(#[from] fs::Error),
@@ -66,7 +77,7 @@ pub enum Error {
 impl Classified for Error {
     fn class(&self) -> Class {
         match self {
-            Self::Held { .. } => Class::Usage,
+            Self::Held { .. } | Self::WrongUser { .. } => Class::Usage,
             Self::Fs(error) => error.class(),
         }
     }
@@ -87,6 +98,9 @@ impl Classified for Error {
                      on; else {stop}, or choose another `state_dir`"
                 ))
             }
+            Self::WrongUser { owner, .. } => Some(format!(
+                "run the command as that user: `setpriv --reuid {owner} --clear-groups violetd ...`"
+            )),
             Self::Fs(error) => error.hint(),
         }
     }
@@ -99,13 +113,7 @@ impl Lock {
     pub fn acquire(path: &Path) -> Result<Self, Error> {
         use super::fs::Context as _;
 
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .context("open", path)?;
+        let file = open(path)?;
         let deadline = Instant::now() + ASKED_FOR;
         while !try_lock(&file, FlockOperation::NonBlockingLockExclusive).context("lock", path)? {
             if Instant::now() >= deadline {
@@ -119,6 +127,30 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
+    /// Takes the lock at `path` as soon as nobody else holds it. Blocking, without an end.
+    pub fn wait(path: &Path) -> Result<Self, Error> {
+        use super::fs::Context as _;
+
+        let file = open(path)?;
+        try_lock(&file, FlockOperation::LockExclusive).context("lock", path)?;
+        write_owner(&file).context("write to", path)?;
+        Ok(Self { _file: file })
+    }
+
+    /// As [`Self::acquire`], for a command that does what else the usual owner does: refused to another user, whose files that
+    /// one could not open.
+    pub fn acquire_as_owner(path: &Path) -> Result<Self, Error> {
+        let found = geteuid().as_raw();
+        match path.metadata() {
+            Ok(metadata) if metadata.uid() != found => Err(Error::WrongUser {
+                path: path.to_owned(),
+                owner: metadata.uid(),
+                found,
+            }),
+            Ok(_) | Err(_) => Self::acquire(path),
+        }
+    }
+
     /// Returns who holds the lock at `path`, if anybody does, without taking it. Where the file is not there or cannot be
     /// opened, nobody is known to.
     pub fn owner(path: &Path) -> Option<Owner> {
@@ -129,6 +161,19 @@ impl Lock {
             Ok(false) => Some(read_owner(&file).unwrap_or(Owner::Unknown)),
         }
     }
+}
+
+/// Opens the file, and makes it if need be.
+fn open(path: &Path) -> Result<File, fs::Error> {
+    use super::fs::Context as _;
+
+    File::options()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(path)
+        .context("open", path)
 }
 
 /// Returns whether the lock was taken; not, where another process holds it.
@@ -184,6 +229,22 @@ mod tests {
         drop(first);
         assert_eq!(Lock::owner(&path), None);
         Lock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn who_waits_is_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let first = Lock::acquire(&path).unwrap();
+        let second = std::thread::spawn({
+            let path = path.clone();
+            move || Lock::wait(&path).unwrap()
+        });
+        drop(first);
+        let second = second.join().unwrap();
+        assert_eq!(Lock::owner(&path), Some(this_process()));
+        drop(second);
+        assert_eq!(Lock::owner(&path), None);
     }
 
     #[test]

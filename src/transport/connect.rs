@@ -7,6 +7,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use super::Error;
+use super::proxy::Proxies;
+use crate::base::Secret;
 
 /// How long to wait for a connection, by default: name, TCP and TLS. Chosen, not measured.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,14 +63,40 @@ pub enum Cookies {
     Ignore,
 }
 
-/// Whether a client goes through the proxies that the environment names (`HTTPS_PROXY`, `NO_PROXY` and so on).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Proxies {
-    /// It does not: targets are in the same network, and where they are is in the configuration.
-    #[default]
-    Ignore,
-    /// It does, as people expect of commands that reach out into the world.
-    Environment,
+/// Who we are to servers that ask for a certificate (mutual TLS).
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Our certificate in PEM, followed by those that lead to the authority.
+    pub certificates: Vec<u8>,
+    /// Its private key in PEM, not encrypted: PKCS #8, PKCS #1 or SEC 1.
+    pub key: Secret,
+}
+
+impl Identity {
+    fn setting(&self) -> Result<reqwest::Identity, Error> {
+        let refuse = |name, reason: &str| Error::Option {
+            name,
+            reason: reason.to_owned(),
+        };
+        let has_certificates = reqwest::Certificate::from_pem_bundle(&self.certificates)
+            .is_ok_and(|bundle| !bundle.is_empty());
+        if !has_certificates {
+            return Err(refuse("client_cert_file", "expected certificates in PEM"));
+        }
+        let pem = [
+            &self.certificates,
+            b"\n".as_slice(),
+            self.key.expose().as_bytes(),
+        ]
+        .concat();
+        // What the library says of it is not repeated: it may quote the key.
+        reqwest::Identity::from_pem(&pem).map_err(|_| {
+            refuse(
+                "client_key",
+                "expected a private key in PEM that is not encrypted",
+            )
+        })
+    }
 }
 
 /// A server, and how connections to it are made.
@@ -82,6 +110,8 @@ pub struct Connection<'a> {
     pub connect_to: Option<&'a str>,
     /// Whom to trust; `None` for a server without TLS.
     pub trust: Option<&'a Trust>,
+    /// Who we are, where the server asks for a certificate.
+    pub identity: Option<&'a Identity>,
     /// To find, dial and greet the server.
     pub connect_timeout: Duration,
     /// The most idle connections that are kept. More requests at once open more.
@@ -89,7 +119,7 @@ pub struct Connection<'a> {
     /// Whether cookies are kept.
     pub cookies: Cookies,
     /// Whether connections go through proxies.
-    pub proxies: Proxies,
+    pub proxies: &'a Proxies,
     /// The `User-Agent` header.
     pub user_agent: &'a str,
 }
@@ -129,6 +159,12 @@ impl Connection<'_> {
         let builder = match self.proxies {
             Proxies::Ignore => builder.no_proxy(),
             Proxies::Environment => builder,
+            // The environment's are left out as soon as one is named.
+            Proxies::Through(proxy) => builder.proxy(proxy.setting()?),
+        };
+        let builder = match self.identity {
+            Some(identity) => builder.identity(identity.setting()?),
+            None => builder,
         };
         Ok(match self.signpost()? {
             Some(signpost) => builder.dns_resolver(signpost),
@@ -145,6 +181,13 @@ impl Connection<'_> {
             name: "connect_to",
             reason,
         };
+        if let Proxies::Through(proxy) = self.proxies
+            && proxy.resolves_names()
+        {
+            return Err(refuse(format!(
+                "expected a `socks5` proxy, because others find out themselves where a name leads, found `{proxy}`"
+            )));
+        }
         let Some(Host::Domain(name)) = self.base.host() else {
             return Err(refuse(format!(
                 "expected an address with a host name, found `{}`",
@@ -214,6 +257,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_identity_is_a_certificate_and_its_key() {
+        let pem = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        let problem = |certificates: &str, key: &str| {
+            let identity = Identity {
+                certificates: certificates.as_bytes().to_vec(),
+                key: Secret::new(key.to_owned()),
+            };
+            match identity.setting() {
+                Err(Error::Option { name, .. }) => Some(name),
+                Err(error) => panic!("{error:?}"),
+                Ok(_) => None,
+            }
+        };
+        let certificate = pem("CERTIFICATE");
+        assert_eq!(problem(&certificate, &pem("PRIVATE KEY")), None);
+        assert_eq!(problem("", &pem("PRIVATE KEY")), Some("client_cert_file"));
+        for key in ["", "hunter2", &pem("ENCRYPTED PRIVATE KEY"), &certificate] {
+            assert_eq!(problem(&certificate, key), Some("client_key"), "{key}");
+        }
+    }
+
+    #[test]
     fn connect_to_is_a_host_and_needs_a_name_to_replace() {
         let signpost = |base: &str, connect_to: &str| {
             let connection = Connection {
@@ -221,10 +286,11 @@ mod tests {
                 base: &base.parse().unwrap(),
                 connect_to: Some(connect_to),
                 trust: None,
+                identity: None,
                 connect_timeout: CONNECT_TIMEOUT,
                 idle_connections_max: 1,
                 cookies: Cookies::Ignore,
-                proxies: Proxies::Ignore,
+                proxies: &Proxies::Ignore,
                 user_agent: USER_AGENT,
             };
             connection.signpost()

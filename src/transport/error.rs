@@ -115,6 +115,26 @@ impl CertificateProblem {
     }
 }
 
+/// Returns what a server says against our certificate, if that is why a request failed: alerts about certificates come
+/// from whoever checks one.
+pub fn find_refused_identity(error: &reqwest::Error) -> Option<&'static str> {
+    use rustls::AlertDescription as Alert;
+
+    let rustls::Error::AlertReceived(alert) = find_source(error)? else {
+        return None;
+    };
+    Some(match *alert {
+        Alert::CertificateRequired => "it asks for one",
+        Alert::BadCertificate => "it asks for one, or for another one",
+        Alert::UnknownCA => "it is signed by an unknown issuer",
+        Alert::CertificateExpired => "it has expired or is not valid yet",
+        Alert::CertificateRevoked => "it was revoked",
+        Alert::UnsupportedCertificate => "it is of an unsupported kind",
+        Alert::CertificateUnknown | Alert::AccessDenied => "it gives no access",
+        _ => return None,
+    })
+}
+
 /// Returns what to do about a server that cannot be reached.
 pub fn unreachable_hint(address: &str) -> String {
     format!("check that `{address}` can be reached from here, or set `connect_to`")

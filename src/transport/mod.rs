@@ -4,18 +4,24 @@
 //! repeated, [`CertificateProblem`] and [`Message`] put into words what the server is or says. Who asks, for what, and
 //! what an answer means is the business of `registry` and `platform`, each with its own `Error`.
 //!
-//! Redirections are not followed here, because who follows them decides whether credentials go along. Proxies of the
-//! environment are not used: a server is dialled where the options say.
+//! Redirections are not followed here, because who follows them decides whether credentials go along. Proxies are
+//! used where the options say so, those of the environment only by commands.
 
 mod connect;
 mod error;
 mod message;
+mod proxy;
 mod retry;
+mod share;
 
 pub use self::connect::{
-    CONNECT_TIMEOUT, Connection, Cookies, Proxies, Trust, USER_AGENT, Verification,
+    CONNECT_TIMEOUT, Connection, Cookies, Identity, Trust, USER_AGENT, Verification,
     ensure_crypto_provider, is_bare,
 };
-pub use self::error::{Action, CertificateProblem, Error, find_source, unreachable_hint};
+pub use self::error::{
+    Action, CertificateProblem, Error, find_refused_identity, find_source, unreachable_hint,
+};
 pub use self::message::Message;
-pub use self::retry::{Attempts, Retries, parse_retry_after};
+pub use self::proxy::{Proxies, Proxy, ProxyLogin};
+pub use self::retry::{Attempts, Retries, RetryAfter, parse_retry_after};
+pub use self::share::Share;

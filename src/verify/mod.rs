@@ -77,7 +77,7 @@ pub use self::limits::Limits;
 pub use self::requirements::{Policy, Requirements, Validity};
 pub use self::sidecar::{ChecksumFile, Sidecars, is_sidecar};
 pub use self::source::{Parts, Source, open_file};
-pub use self::summary::{Checked, Depth, Outcome, Summary, summarize};
+pub use self::summary::{Checked, Depth, Outcome, Summary, list_packages, summarize};
 pub use self::verdict::{Failure, PackageFile, Signer, Verdict, Verified};
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ fn check(path: PathBuf, requirements: &Requirements, keyring: &Keyring, now: Tim
 }
 
 /// Returns the file itself, whatever its name, or the packages in the folder, sorted.
-fn list_packages(path: &Path, depth: Depth) -> Result<Vec<PathBuf>, Error> {
+pub fn list_packages(path: &Path, depth: Depth) -> Result<Vec<PathBuf>, Error> {
     let metadata = std::fs::metadata(path).map_err(|source| Error::Unreadable {
         path: path.to_owned(),
         source,

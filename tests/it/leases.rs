@@ -11,7 +11,7 @@ use violetd::base::{Clock, Digest, SystemClock, Timestamp};
 use violetd::catalog::{self, Catalog, Content, IngestRecord, IngestState, NewPackage, RunOutcome};
 use violetd::registry::{self, Client};
 use violetd::replicate::wanted::Filter;
-use violetd::replicate::{Handle, Options, Parts, Replicate, Role, Target};
+use violetd::replicate::{Handle, Options, Others, Parts, Replicate, Role, Target};
 use violetd::store::{self, Removed, Store};
 use violetd::task::{Task as _, Timetable};
 
@@ -144,6 +144,8 @@ impl Bench {
             runs_on_ready: true,
             catches_up: true,
             holds_resources: false,
+            others: Others::Keep,
+            image_pull_secrets: Vec::new(),
         };
         let options = Options {
             concurrency: 2,
@@ -166,14 +168,14 @@ impl Bench {
             .find_target(&"global-a".parse().unwrap())
             .unwrap()
             .unwrap();
-        let run = target.last_run.unwrap();
+        let run = target.last_run.as_ref().unwrap();
         assert_eq!(run.problems, []);
         assert_eq!(run.outcome, RunOutcome::InSync);
         assert_eq!(
             (run.counts.images_wanted, run.counts.images_pushed),
             (wanted, pushed)
         );
-        target.synced_packages
+        target.synced_packages.clone()
     }
 }
 

@@ -75,7 +75,6 @@ fn basic() -> String {
 #[tokio::test]
 async fn a_busy_registry_decides_when_it_is_asked_again() {
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on("HEAD", "/v2/a/manifests/v1")
             .answer(429)
             .header("retry-after", "1"),
@@ -92,7 +91,7 @@ async fn a_busy_registry_decides_when_it_is_asked_again() {
     assert!(start.elapsed() >= Duration::from_secs(1));
     assert_eq!(found.unwrap().size_bytes, MANIFEST.len() as u64);
     assert_eq!(client.counters().retries, 2);
-    let accepted: Vec<_> = server.finish()[1]
+    let accepted: Vec<_> = server.finish()[0]
         .headers
         .get_all("accept")
         .iter()
@@ -108,8 +107,7 @@ async fn a_permanent_500_ends_after_the_attempts_with_the_message() {
             .answer(500)
             .body(r#"{"errors":[{"code":"UNKNOWN","message":"no space left on device"}]}"#)
     };
-    let mut script = vec![on("GET", "/v2/")];
-    script.extend((0..4).map(|_| failing()));
+    let script = (0..4).map(|_| failing()).collect();
     let server = Scripted::start(script).await;
     let client = Client::new(server.options()).unwrap();
     let error = client.get_manifest(&repository(), &v1()).await.unwrap_err();
@@ -131,7 +129,6 @@ async fn a_body_that_is_cut_is_asked_for_again() {
             .body(MANIFEST)
     };
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         whole().cut_after(5),
         on("GET", "/v2/a/manifests/v1").hang_up(),
         whole(),
@@ -150,7 +147,6 @@ async fn a_body_that_is_cut_is_asked_for_again() {
 #[tokio::test]
 async fn silence_before_and_in_an_answer_is_a_stall() {
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on("GET", "/v2/a/manifests/v1").silence(),
         on("GET", "/v2/a/manifests/v1")
             .body(MANIFEST)
@@ -181,7 +177,6 @@ async fn a_wrong_digest_is_never_accepted() {
     let by_digest = ManifestReference::Digest(wrong);
     let target = format!("/v2/a/manifests/{wrong}");
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on("GET", &target).body(MANIFEST),
         on("GET", "/v2/a/manifests/v1")
             .header(DIGEST_HEADER, wrong.to_string())
@@ -224,7 +219,6 @@ async fn a_wrong_digest_is_never_accepted() {
 #[tokio::test]
 async fn a_registry_that_tells_no_digest_is_read_and_hashed() {
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on("HEAD", "/v2/a/manifests/v1").header("content-type", MEDIA_TYPE_MANIFEST),
         on("GET", "/v2/a/manifests/v1")
             .header(
@@ -244,7 +238,6 @@ async fn a_registry_that_tells_no_digest_is_read_and_hashed() {
 async fn a_manifest_without_end_is_refused() {
     let bytes = usize::try_from(MANIFEST_BYTES_MAX).unwrap() + 1;
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on("GET", "/v2/a/manifests/v1").body(vec![b' '; bytes]),
     ])
     .await;
@@ -257,7 +250,6 @@ async fn a_manifest_without_end_is_refused() {
 async fn a_mount_that_becomes_a_session_is_used_with_its_relative_location() {
     let digest = encoded_digest();
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on(
             "POST",
             format!("/v2/a/blobs/uploads/?mount={digest}&from=b"),
@@ -281,7 +273,7 @@ async fn a_mount_that_becomes_a_session_is_used_with_its_relative_location() {
     };
     assert_eq!(uploaded, expected);
     assert_eq!(client.counters().bytes_sent, bytes);
-    let put = &server.finish()[2];
+    let put = &server.finish()[1];
     assert_eq!(&put.body[..], CONTENT);
     assert_eq!(put.header("content-length"), bytes.to_string());
     assert_eq!(put.header("transfer-encoding"), "");
@@ -292,7 +284,6 @@ async fn a_mount_that_becomes_a_session_is_used_with_its_relative_location() {
 async fn a_mount_that_is_refused_becomes_an_upload() {
     let digest = encoded_digest();
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on(
             "POST",
             format!("/v2/a/blobs/uploads/?mount={digest}&from=b"),
@@ -314,7 +305,6 @@ async fn a_mount_that_is_refused_becomes_an_upload() {
 async fn an_upload_whose_answer_was_lost_is_not_sent_again() {
     let digest = encoded_digest();
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on("POST", "/v2/a/blobs/uploads/")
             .answer(202)
             .header("location", "/v2/a/blobs/uploads/7"),
@@ -339,7 +329,6 @@ async fn a_session_that_is_lost_is_begun_anew() {
             .header("location", format!("/v2/a/blobs/uploads/{id}"))
     };
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         begin("1"),
         on("PUT", format!("/v2/a/blobs/uploads/1?digest={digest}"))
             .answer(404)
@@ -372,7 +361,6 @@ async fn what_will_not_pass_by_itself_is_not_repeated() {
         (403, r#"{"errors":[{"code":"DENIED"}]}"#, Class::Denied),
     ] {
         let server = Scripted::start(vec![
-            on("GET", "/v2/"),
             on("POST", "/v2/a/blobs/uploads/")
                 .answer(202)
                 .header("location", "/v2/a/blobs/uploads/7"),
@@ -398,7 +386,6 @@ async fn our_own_copy_must_be_readable_and_of_its_size() {
     ];
     for (source, class) in sources.into_iter().zip([Class::Absent, Class::Corrupt]) {
         let server = Scripted::start(vec![
-            on("GET", "/v2/"),
             on("POST", "/v2/a/blobs/uploads/")
                 .answer(202)
                 .header("location", "/v2/a/blobs/uploads/7"),
@@ -505,16 +492,20 @@ async fn the_scope_that_a_refusal_names_is_asked_for_as_well() {
         on("GET", "/v2/")
             .answer(401)
             .header("www-authenticate", r#"Bearer realm="/t""#),
-        on("GET", "/t?scope=repository%3Aa%3Apull").body(r#"{"token":"t1"}"#),
+        on("GET", "/t?scope=repository%3Aa%3Apull&account=admin").body(r#"{"token":"t1"}"#),
         on("GET", "/v2/a/tags/list").answer(401).header(
             "www-authenticate",
             r#"Bearer realm="/t",scope="repository:a:metadata_read",error="insufficient_scope""#,
         ),
-        on("GET", "/t?scope=repository%3Aa%3Ametadata_read%2Cpull").body(r#"{"token":"t2"}"#),
+        on(
+            "GET",
+            "/t?scope=repository%3Aa%3Ametadata_read%2Cpull&account=admin",
+        )
+        .body(r#"{"token":"t2"}"#),
         on("GET", "/v2/a/tags/list").body(r#"{"tags":null}"#),
     ])
     .await;
-    let client = Client::new(server.options()).unwrap();
+    let client = Client::new(known(server.options())).unwrap();
     assert_eq!(
         client.list_tags(&repository()).await.unwrap(),
         Vec::<Tag>::new()
@@ -526,7 +517,6 @@ async fn the_scope_that_a_refusal_names_is_asked_for_as_well() {
 #[tokio::test]
 async fn all_pages_of_tags_are_read_and_only_at_the_registry() {
     let server = Scripted::start(vec![
-        on("GET", "/v2/"),
         on("GET", "/v2/a/tags/list")
             .header("link", r#"</v2/a/tags/list?last=v1&n=1>; rel="next""#)
             .body(r#"{"name":"a","tags":["v1"]}"#),
@@ -567,12 +557,14 @@ async fn an_address_without_a_registry_is_named_and_not_asked_again() {
 
 #[tokio::test]
 async fn redirections_in_a_circle_end() {
-    let mut script = vec![on("GET", "/v2/")];
-    script.extend((0..6).map(|_| {
+    let mut script = vec![
         on("GET", "/v2/a/manifests/v1")
             .answer(302)
-            .header("location", "/v2/a/manifests/v1")
-    }));
+            .header("location", "/v2/a/manifests/v1");
+        6
+    ];
+    // Whether it is a registry that says so.
+    script.insert(1, on("GET", "/v2/"));
     let server = Scripted::start(script).await;
     let client = Client::new(server.options()).unwrap();
     let error = client.get_manifest(&repository(), &v1()).await.unwrap_err();

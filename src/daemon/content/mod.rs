@@ -10,7 +10,8 @@ use crate::store::{self, Store};
 /// Writes down what packages keep in the store, for those of which the catalog does not know it. Returns how many are left.
 ///
 /// What a package keeps is read from its manifests. Where one of them cannot be read, the package stays as it is, which is
-/// said, and nothing is collected until that is mended: nobody knows what is not wanted.
+/// said, and nothing is collected until that is mended: nobody knows what is not wanted. Scrub is told of the manifest, and
+/// puts it aside if it is damaged, so that the package brings it when it comes again.
 pub fn derive_contents(store: &Store, catalog: &Catalog) -> Result<usize, catalog::Error> {
     let unknown = catalog.list_without_content();
     if unknown.is_empty() {
@@ -25,6 +26,9 @@ pub fn derive_contents(store: &Store, catalog: &Catalog) -> Result<usize, catalo
             Ok(content) => catalog.put_content(digest, &content)?,
             Err(error) => {
                 left += 1;
+                if let TreeError::Read { digest, source } = &error {
+                    store.suspect_after(*digest, source);
+                }
                 tracing::error!(
                     package = %package.name,
                     %digest,

@@ -95,11 +95,15 @@ fn what_a_package_keeps_is_derived_from_its_manifests_once_they_can_be_read() {
     let catalog = Catalog::open(dir.path()).unwrap();
     assert_eq!(derive_contents(&store, &catalog).unwrap(), 1);
     assert_eq!(catalog.list_without_content(), [package.digest]);
-    let refused: Result<(), catalog::Error> = catalog.for_each_content(|_, _| unreachable!());
     assert!(matches!(
-        refused.unwrap_err(),
+        catalog.check_contents_known().unwrap_err(),
         catalog::Error::ContentUnknown { .. }
     ));
+    assert_eq!(
+        store.take_suspects(),
+        [Digest::of(manifest.as_bytes())].into(),
+        "scrub looks at what cannot be read"
+    );
     // The manifest comes back: with the package, or from a registry.
     put(&store, manifest.as_bytes());
     assert_eq!(derive_contents(&store, &catalog).unwrap(), 0);

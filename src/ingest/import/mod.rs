@@ -11,9 +11,10 @@
 //! what is no longer the verified file is not refused for what somebody else has put in its place.
 //!
 //! A file may carry several packages, one of which may be the file itself. All of them become ready together, and those
-//! that the catalog has already are left as they are, but for blobs of them that were lost: those are stored again. A file that only carries others has no record of its own: when it
-//! comes again it is unpacked again, its blobs are compared with those in the store and not written, and a package that
-//! was removed meanwhile is ready again.
+//! that the catalog has already are left as they are, but for blobs of them that were lost: those are stored again, and what
+//! they keep is written down where the catalog does not know it. A file that only carries others has no record of its own:
+//! when it comes again it is unpacked again, its blobs are compared with those in the store and not written, and a package
+//! that was removed meanwhile is ready again.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,9 @@ use super::sink::BatchSink;
 use super::space::{self, Budget, Expansion};
 use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
 use crate::base::{Clock, Digest, Hasher, PackageKind, PackageName, Tree};
-use crate::catalog::{Catalog, Cosigner, ImageRecord, NewPackage, PackageRecord, Provenance};
+use crate::catalog::{
+    Catalog, Content, Cosigner, ImageRecord, NewPackage, PackageRecord, Provenance,
+};
 use crate::package::{self, Contents, HashingReader, Limits, Sink, UnpackError};
 use crate::store::{self, Batch, Committed, Lease, Store};
 use crate::sys::disk::Alarm;
@@ -66,6 +69,15 @@ pub(super) struct Imported {
     pub(super) lease: Option<Lease>,
 }
 
+/// What the packages in a file say that the catalog does not know.
+#[derive(Debug, Default)]
+struct Records {
+    /// Packages that it does not have.
+    new: Vec<NewPackage>,
+    /// Packages that it has, and of which it does not know what they keep.
+    learned: Vec<(Digest, Content)>,
+}
+
 impl Importer {
     /// Unpacks a verified file into the store.
     pub(super) fn unpack(
@@ -81,7 +93,7 @@ impl Importer {
             }
             tracing::info!(digest = %file.digest, "known package is unpacked again, because blobs of it are lost");
         }
-        let expected_bytes = self.expansion.estimate(file.size_bytes, &self.catalog)?;
+        let expected_bytes = self.expansion.estimate(file.size_bytes, &self.catalog);
         let unpacked = space::check(&self.disk, 0, expected_bytes);
         match unpacked.and_then(|()| self.unpack_within(file, None, stop)) {
             // As far as that can be estimated.
@@ -135,8 +147,14 @@ impl Importer {
             }
         }
         let nested = unpacked.nested.iter().map(|inner| inner.digest).collect();
-        let mut packages = self.records(file, unpacked, &batch)?;
+        let Records {
+            new: mut packages,
+            learned,
+        } = self.records(file, unpacked, &batch)?;
         let (committed, lease) = batch.commit()?;
+        for (package, content) in &learned {
+            self.catalog.put_content(package, content)?;
+        }
         let now = self.clock.now();
         for package in &mut packages {
             package.record.ready_at = now;
@@ -176,9 +194,11 @@ impl Importer {
     }
 
     /// Returns whether the store has every blob that a package keeps, with the right size. What is in them is the business
-    /// of scrub, which puts away what is damaged.
+    /// of scrub, which puts away what is damaged. Where nobody knows what it keeps, it is not whole: it is to be told.
     fn is_whole(&self, package: &Digest) -> Result<bool, Error> {
-        let content = self.catalog.find_content(package)?.unwrap_or_default();
+        let Some(content) = self.catalog.find_content(package)? else {
+            return Ok(false);
+        };
         for (digest, size_bytes) in content.entries() {
             if self.store.find(digest)? != Some(*size_bytes) {
                 return Ok(false);
@@ -222,13 +242,13 @@ impl Importer {
         }
     }
 
-    /// Returns the records of the packages in a file that the catalog does not have yet.
+    /// Returns what the packages in a file say that the catalog does not know.
     fn records(
         &self,
         file: &PackageFile,
         unpacked: package::Unpacked,
         batch: &Batch,
-    ) -> Result<Vec<NewPackage>, Error> {
+    ) -> Result<Records, Error> {
         let outer = unpacked.package.map(|contents| Origin {
             digest: file.digest,
             size_bytes: file.size_bytes,
@@ -243,15 +263,19 @@ impl Importer {
             carried_by: Some(file.digest),
             contents: inner.contents,
         });
-        let mut records: Vec<NewPackage> = Vec::new();
+        let mut records = Records::default();
         for origin in outer.into_iter().chain(inner) {
+            let digest = origin.digest;
             // A file may carry the same package twice.
-            let is_known = records
-                .iter()
-                .any(|known| known.record.digest == origin.digest)
-                || self.catalog.find_package(&origin.digest)?.is_some();
-            if !is_known {
-                records.push(self.record(origin, provenance(&file.verdict), batch)?);
+            if records.new.iter().any(|it| it.record.digest == digest) {
+                continue;
+            }
+            if self.catalog.find_package(&digest)?.is_none() {
+                let verdict = provenance(&file.verdict);
+                records.new.push(self.record(origin, verdict, batch)?);
+            } else if self.catalog.find_content(&digest)?.is_none() {
+                let content = content_of(&origin.contents);
+                records.learned.push((digest, content));
             }
         }
         Ok(records)
@@ -270,6 +294,7 @@ impl Importer {
             carried_by,
             contents,
         } = origin;
+        let content = content_of(&contents);
         if let Some(problem) = &contents.description_problem {
             tracing::warn!(file = file_name, code = problem.code(), reason = %problem, "package is described in part only");
         }
@@ -291,11 +316,6 @@ impl Importer {
                 content_bytes,
             });
         }
-        let content = contents
-            .blobs
-            .iter()
-            .map(|(digest, size_bytes)| (*digest, *size_bytes));
-        let content = content.collect();
         let record = PackageRecord {
             digest,
             size_bytes,
@@ -376,6 +396,14 @@ fn summarize(
 fn contents_of(unpacked: &package::Unpacked) -> impl Iterator<Item = &Contents> {
     let nested = unpacked.nested.iter().map(|inner| &inner.contents);
     unpacked.package.iter().chain(nested)
+}
+
+/// Returns what a package keeps in the store.
+fn content_of(contents: &Contents) -> Content {
+    let blobs = contents.blobs.iter();
+    blobs
+        .map(|(digest, size_bytes)| (*digest, *size_bytes))
+        .collect()
 }
 
 /// Returns the digest of what is in a file now; `None` where it cannot be read to its end.

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::base::SystemClock;
 use crate::base::oci::{Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST};
-use crate::catalog::{IngestRecord, IngestState};
+use crate::catalog::{Column, IngestRecord, IngestState, raw};
 use crate::package::parts::{PartFiles, Splitter, Table};
 use crate::package::{Image, Manifest, Nested, WriteOptions, Writer};
 use crate::sys::disk::Marks;
@@ -32,7 +32,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::open(tempfile::tempdir().unwrap())
+    }
+
+    fn open(dir: TempDir) -> Self {
         let state = dir.path().join("state");
         let importer = Importer {
             store: Store::open(&state).unwrap(),
@@ -55,6 +58,22 @@ impl Bench {
 
     fn unpack(&self, file: &Verified<PackageFile>) -> Result<Imported, Error> {
         self.importer.unpack(file, &CancellationToken::new())
+    }
+
+    /// Makes the packages ready.
+    fn commit(&self, imported: &Imported) {
+        let record = IngestRecord {
+            path: "x.tgz".to_owned(),
+            size_bytes: 0,
+            modified_at: SystemClock.now(),
+            digest: None,
+            state: IngestState::Seen,
+            updated_at: SystemClock.now(),
+        };
+        let catalog = &self.importer.catalog;
+        catalog
+            .commit_packages(&imported.packages, &record)
+            .unwrap();
     }
 
     /// Fails the test unless the file is taken for one that was swapped, and nothing is left of it.
@@ -333,25 +352,15 @@ fn a_known_package_that_comes_again_restores_blobs_that_were_lost() {
     bench.write("x.tgz", &package_of(b"layer"));
     let file = verified(&Source::File(bench.path("x.tgz")));
     let imported = bench.unpack(&file).unwrap();
-    let catalog = &bench.importer.catalog;
-    let record = IngestRecord {
-        path: "x.tgz".to_owned(),
-        size_bytes: 0,
-        modified_at: SystemClock.now(),
-        digest: None,
-        state: IngestState::Seen,
-        updated_at: SystemClock.now(),
-    };
-    catalog
-        .commit_packages(&imported.packages, &record)
-        .unwrap();
+    bench.commit(&imported);
     drop(imported);
     assert_eq!(bench.unpack(&file).unwrap().committed, None, "all is there");
 
     let blobs = bench.importer.store.list();
     let blobs: Vec<Digest> = blobs.map(|blob| blob.unwrap().0).collect();
     for lost in &blobs {
-        bench.importer.store.quarantine(lost).unwrap();
+        let size_bytes = bench.importer.store.find(lost).unwrap();
+        bench.importer.store.quarantine(lost, size_bytes).unwrap();
         let again = bench.unpack(&file).unwrap();
         assert!(again.packages.is_empty(), "it is known");
         let committed = again.committed.unwrap();
@@ -362,4 +371,32 @@ fn a_known_package_that_comes_again_restores_blobs_that_were_lost() {
         );
         assert!(bench.importer.store.find(lost).unwrap().is_some());
     }
+}
+
+#[test]
+fn a_known_package_that_comes_again_says_what_it_keeps_where_nobody_knew_it() {
+    let bench = Bench::new();
+    bench.write("x.tgz", &package_of(b"layer"));
+    let file = verified(&Source::File(bench.path("x.tgz")));
+    let imported = bench.unpack(&file).unwrap();
+    let NewPackage { record, content } = imported.packages[0].clone();
+    bench.commit(&imported);
+    drop(imported);
+    // As a version has left it that did not write it down, and with a manifest that cannot be read.
+    let (root, state) = (record.images[0].digest, bench.path("state"));
+    let Bench { dir, importer } = bench;
+    drop(importer);
+    raw::put_raw(&state, Column::Content, record.digest.as_bytes(), None);
+    let bench = Bench::open(dir);
+    let Importer { store, catalog, .. } = &bench.importer;
+    assert_eq!(catalog.list_without_content(), [record.digest]);
+    let size_bytes = store.find(&root).unwrap();
+    store.quarantine(&root, size_bytes).unwrap().unwrap();
+
+    let again = bench.unpack(&file).unwrap();
+    assert!(again.packages.is_empty(), "it is known");
+    assert_eq!(again.committed.unwrap().new_blobs, 1);
+    assert_eq!(catalog.find_content(&record.digest).unwrap(), Some(content));
+    catalog.check_contents_known().unwrap();
+    assert_eq!(bench.unpack(&file).unwrap().committed, None, "all is there");
 }

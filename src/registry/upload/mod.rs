@@ -41,8 +41,9 @@
 //!
 //! # Zero copy
 //!
-//! There is none: reqwest and hyper take bodies as buffers and own the socket, and TLS would rule it out for most targets in any
-//! case. Of the cost of an upload the copy is the small part, see `payload`.
+//! There is none: reqwest and hyper take bodies as buffers and own the socket, and with TLS there is nothing to gain. Nor is there
+//! much without: 1 GiB from file to loopback takes 0.15 s of CPU by `sendfile` and 0.26 s in pieces of 256 KiB (medians of four on
+//! 2026-11-21, machine shared), while docker-registry takes 3.5 s of CPU to receive it.
 //!
 //! # References
 //!
@@ -113,6 +114,10 @@ impl Client {
     ///
     /// `uploads` is where sessions are written down. Where an error may pass by itself and the registry keeps what it has, the
     /// session stays there for the next call; in all other cases it is given up.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what goes where, from where, and where that is written down: each of another type, none with a default"
+    )]
     pub async fn upload_blob(
         &self,
         repository: &Repository,
@@ -126,9 +131,10 @@ impl Client {
             .await
     }
 
-    /// Gives up an upload that was written down, so that the registry can forget what it has of it. Succeeds, too, where the
-    /// registry does not know it any more, or never will let go of it: docker-registry 2.8 answers 404 for a session that was
-    /// cut in the middle of a request. Takes 5 s at most.
+    /// Gives up an upload that was written down, so that the registry can forget what it has of it. Takes 5 s at most.
+    ///
+    /// Succeeds, too, where there is nothing that could be done: the registry does not know it any more, or never will let go of it
+    /// (docker-registry 2.8 answers 404 for a session that was cut in the middle of a request), or it went to another address.
     pub async fn cancel_upload(
         &self,
         repository: &Repository,

@@ -101,7 +101,8 @@ impl Client {
         }))
     }
 
-    /// Returns the session that was written down; `None` where that is none of this registry.
+    /// Returns the session that was written down; `None` where that is none of this registry: its address may have been changed
+    /// since, and the blob is not to end at the former one.
     pub(super) fn known_session(&self, upload: &Unfinished) -> Option<Session> {
         Some(Session {
             url: self.session_url(upload)?,
@@ -114,7 +115,7 @@ impl Client {
     pub(super) fn session_url(&self, upload: &Unfinished) -> Option<Url> {
         let base = &self.exchange().wire().base;
         let place = link::resolve(base, base, upload.url.expose()).ok()?;
-        Some(place.url)
+        place.is_ours.then_some(place.url)
     }
 
     /// Asks how much the registry has, and puts the session there.
@@ -143,13 +144,7 @@ impl Client {
                 text.escape_debug()
             )));
         };
-        self.move_session(
-            session,
-            &operation.request.url,
-            &answer,
-            offset_bytes,
-            size_bytes,
-        )
+        self.move_session(session, &answer, offset_bytes, size_bytes)
     }
 
     /// Sends one chunk of `blob`, from where the session is.
@@ -193,13 +188,7 @@ impl Client {
                 session.offset_bytes
             )));
         }
-        self.move_session(
-            session,
-            &operation.request.url,
-            &answer,
-            offset_bytes,
-            size_bytes,
-        )
+        self.move_session(session, &answer, offset_bytes, size_bytes)
     }
 
     /// Ends an upload, with all of `blob` where the registry has nothing of it yet.
@@ -263,7 +252,6 @@ impl Client {
     fn move_session(
         &self,
         session: &mut Session,
-        asked: &Url,
         answer: &Answer,
         offset_bytes: u64,
         size_bytes: u64,
@@ -275,7 +263,7 @@ impl Client {
         }
         // By the specification it is there; one that goes on at the same place may leave it out.
         if answer.header(LOCATION.as_str()).is_some() {
-            session.url = self.exchange().location(answer, asked)?.url;
+            session.url = self.exchange().location(answer, &session.url)?.url;
         }
         session.offset_bytes = offset_bytes;
         Ok(())

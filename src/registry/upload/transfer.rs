@@ -9,7 +9,7 @@
 use std::sync::atomic::Ordering;
 
 use super::super::payload::{Blob, BlobSource};
-use super::chunk::AfterCut;
+use super::chunk::{AfterCut, CHUNK_BYTES};
 use super::mount::Seen;
 use super::session::Session;
 use super::{Client, Error, Mount, Uploaded, Uploads};
@@ -57,6 +57,15 @@ struct Inside {
     session: Session,
     /// Whether a failure lies between its begin and now.
     is_joined: bool,
+    /// What it says it has kept of a chunk that was cut. It may not have noticed yet that the sender is gone: only a chunk that
+    /// follows proves it.
+    unproven: Option<Kept>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    cut: Cut,
+    more_bytes: u64,
 }
 
 /// The answer to a mount.
@@ -260,9 +269,6 @@ impl<'a> Transfer<'a> {
             return Ok(false);
         }
         self.has_looked_back = true;
-        if session.offset_bytes > known_bytes {
-            self.client.learned().chunks.learn_resumed();
-        }
         self.resumed_bytes = session.offset_bytes;
         let tally = &self.client.exchange().wire().tally;
         tally
@@ -274,7 +280,13 @@ impl<'a> Transfer<'a> {
             offset_bytes = session.offset_bytes,
             "upload of an earlier process goes on"
         );
+        let more_bytes = session.offset_bytes.saturating_sub(known_bytes);
+        let cut = Cut {
+            body_bytes: CHUNK_BYTES,
+            handed_bytes: 0,
+        };
         self.enter(session, true);
+        self.wait_for_proof(cut, more_bytes);
         Ok(true)
     }
 
@@ -283,7 +295,8 @@ impl<'a> Transfer<'a> {
         let Stage::InDoubt { inside, cut } = &self.stage else {
             return Ok(());
         };
-        let (cut, before_bytes) = (*cut, inside.session.offset_bytes);
+        let (cut, unproven) = (*cut, inside.unproven);
+        let before_bytes = inside.session.offset_bytes;
         let mut session = inside.session.clone();
         let chunks = &self.client.learned().chunks;
         let asked = self
@@ -292,18 +305,32 @@ impl<'a> Transfer<'a> {
             .await;
         if let Err(error) = asked {
             self.check_refusal(error, session).await?;
-            if let Some(cut) = cut {
+            if let Some(cut) = cut.or(unproven.map(|kept| kept.cut)) {
                 chunks.learn_cut(cut.body_bytes, cut.handed_bytes, AfterCut::Lost);
             }
             self.stage = Stage::Outside;
             return Ok(());
         }
-        if let Some(cut) = cut {
-            let more_bytes = session.offset_bytes.saturating_sub(before_bytes);
-            chunks.learn_cut(cut.body_bytes, cut.handed_bytes, AfterCut::Kept(more_bytes));
-        }
+        let more_bytes = session.offset_bytes.saturating_sub(before_bytes);
         self.enter(session, true);
+        match (cut, unproven) {
+            (Some(cut), _) if more_bytes == 0 => {
+                chunks.learn_cut(cut.body_bytes, cut.handed_bytes, AfterCut::Kept(0));
+            }
+            (Some(cut), _) => self.wait_for_proof(cut, more_bytes),
+            (None, Some(kept)) => self.wait_for_proof(kept.cut, kept.more_bytes + more_bytes),
+            (None, None) => {}
+        }
         Ok(())
+    }
+
+    /// Remembers what a session says it has kept of a chunk, until another one has followed.
+    fn wait_for_proof(&mut self, cut: Cut, more_bytes: u64) {
+        if let Stage::Inside(inside) = &mut self.stage
+            && more_bytes > 0
+        {
+            inside.unproven = Some(Kept { cut, more_bytes });
+        }
     }
 
     /// Tells whether the question where a session is was refused in a way that says it is of no use any more. It is given up
@@ -332,7 +359,11 @@ impl<'a> Transfer<'a> {
     /// Takes a session and writes it down.
     fn enter(&mut self, session: Session, is_joined: bool) {
         self.note(&session);
-        self.stage = Stage::Inside(Inside { session, is_joined });
+        self.stage = Stage::Inside(Inside {
+            session,
+            is_joined,
+            unproven: None,
+        });
     }
 
     fn note(&self, session: &Session) {
@@ -409,6 +440,10 @@ impl<'a> Transfer<'a> {
                     .patch_session(self.repository, &mut inside.session, &self.blob, chunk);
             match patching.await {
                 Ok(()) => {
+                    if let Some(Kept { cut, more_bytes }) = inside.unproven.take() {
+                        let kept = AfterCut::Kept(more_bytes);
+                        chunks.learn_cut(cut.body_bytes, cut.handed_bytes, kept);
+                    }
                     let session = inside.session.clone();
                     self.note(&session);
                 }

@@ -31,7 +31,9 @@
 //!
 //! # Failure
 //!
-//! An error that says nothing of a blob, such as too many open files, ends the run; the next one goes on where it was.
+//! An error that says nothing of a blob, such as too many open files, ends the run; the next one goes on where it was. That a
+//! blob may not be read is such an error: a store that was restored for another user is whole, and would be put aside blob by
+//! blob. Where it is not known what a package keeps, it is left out: the rest is looked at, and brought back.
 
 mod budget;
 mod control;
@@ -151,6 +153,9 @@ impl Classified for Error {
         match self {
             Self::Store(error) => error.hint(),
             Self::Catalog(error) => error.hint(),
+            Self::Read { .. } if self.class() == Class::Denied => {
+                Some("let the user of the daemon read all files in `blobs/`".to_owned())
+            }
             Self::Read { .. } | Self::Panicked { .. } => None,
         }
     }

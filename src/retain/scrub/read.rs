@@ -48,6 +48,8 @@ pub(super) enum Found {
     },
     /// Something that cannot be read.
     Unreadable {
+        /// The size that it says it has, in bytes; `None` where not even that can be read.
+        size_bytes: Option<u64>,
         /// What the operating system says.
         reason: String,
     },
@@ -60,6 +62,7 @@ pub(super) enum Found {
 /// A blob that is being read.
 struct Reading {
     file: File,
+    size_bytes: u64,
     hasher: Hasher,
     offset: u64,
     buffer: Vec<u8>,
@@ -126,10 +129,10 @@ async fn wait(budget: &Budget, stop: &CancellationToken) -> bool {
 
 fn begin(store: &Store, digest: &Digest) -> Result<Step, Error> {
     // What is no file is not opened: it may have no end.
-    let opened = match store.find(digest) {
-        Ok(Some(_)) => store.open_blob(digest),
+    let (size_bytes, opened) = match store.find(digest) {
+        Ok(Some(size_bytes)) => (Some(size_bytes), store.open_blob(digest)),
         Ok(None) => return Ok(Step::End(Found::Absent)),
-        Err(error) => Err(error),
+        Err(error) => (None, Err(error)),
     };
     match opened {
         Ok(blob) => {
@@ -138,6 +141,7 @@ fn begin(store: &Store, digest: &Digest) -> Result<Step, Error> {
             let capacity = usize::try_from(capacity).expect("a piece fits into memory");
             Ok(Step::More(Reading {
                 file: blob.file,
+                size_bytes: blob.size_bytes,
                 hasher: Hasher::default(),
                 offset: 0,
                 buffer: vec![0; capacity],
@@ -145,7 +149,7 @@ fn begin(store: &Store, digest: &Digest) -> Result<Step, Error> {
         }
         Err(error) if error.class() == Class::Absent => Ok(Step::End(Found::Absent)),
         Err(store::Error::Fs(fs::Error { source, .. })) if is_damage(&source) => {
-            Ok(Step::End(unreadable(&source)))
+            Ok(Step::End(unreadable(size_bytes, &source)))
         }
         Err(error) => Err(error.into()),
     }
@@ -159,7 +163,9 @@ impl Reading {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 return Ok(Step::More(self));
             }
-            Err(error) if is_damage(&error) => return Ok(Step::End(unreadable(&error))),
+            Err(error) if is_damage(&error) => {
+                return Ok(Step::End(unreadable(Some(self.size_bytes), &error)));
+            }
             Err(source) => {
                 return Err(Error::Read {
                     digest: expected,
@@ -182,19 +188,18 @@ impl Reading {
     }
 }
 
-fn unreadable(error: &io::Error) -> Found {
+fn unreadable(size_bytes: Option<u64>, error: &io::Error) -> Found {
     Found::Unreadable {
+        size_bytes,
         reason: error.to_string(),
     }
 }
 
-/// Returns whether an error says that the blob is lost. That it may not be read does, too: nobody can send it.
+/// Returns whether an error says that the blob is lost. That it may not be read says nothing of its content.
 fn is_damage(error: &io::Error) -> bool {
-    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
-    is_denied
-        || error
-            .raw_os_error()
-            .is_some_and(|number| DAMAGE.contains(&number))
+    error
+        .raw_os_error()
+        .is_some_and(|number| DAMAGE.contains(&number))
 }
 
 #[cfg(test)]
@@ -203,11 +208,11 @@ mod tests {
 
     #[test]
     fn only_errors_of_the_disk_are_damage() {
-        for number in [5, 117, 74, 61, 13] {
+        for number in [5, 117, 74, 61] {
             assert!(is_damage(&io::Error::from_raw_os_error(number)), "{number}");
         }
-        // Too many open files, no memory, interrupted.
-        for number in [24, 23, 12, 4] {
+        // Too many open files, no memory, interrupted, not permitted, denied.
+        for number in [24, 23, 12, 4, 1, 13] {
             assert!(
                 !is_damage(&io::Error::from_raw_os_error(number)),
                 "{number}"

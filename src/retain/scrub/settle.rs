@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::read::Found;
 use super::state::{Concerned, Damage, Kind, PACKAGES_NAMED, Repaired};
 use super::{Error, Repairs, Run, blocking};
-use crate::base::{Class, Classified as _, Digest};
+use crate::base::Digest;
 use crate::catalog::{Catalog, PackageRecord};
 use crate::retain::repair::{Losses, Lost, Outcomes};
 
@@ -41,12 +41,12 @@ impl Run<'_> {
         kept_bytes: Option<u64>,
         found: Found,
     ) -> Result<(), Error> {
-        let (kind, found) = match found {
+        let (kind, found_bytes, found) = match found {
             Found::Whole { .. } | Found::Stopped => return Ok(()),
             // Collected in between, or never kept.
             Found::Absent if kept_bytes.is_none() => return Ok(()),
-            Found::Absent => (Kind::Missing, "nothing".to_owned()),
-            Found::Unreadable { reason } => (Kind::Unreadable, reason),
+            Found::Absent => (Kind::Missing, None, "nothing".to_owned()),
+            Found::Unreadable { size_bytes, reason } => (Kind::Unreadable, size_bytes, reason),
             Found::Changed {
                 digest: content,
                 size_bytes,
@@ -55,7 +55,8 @@ impl Run<'_> {
                     Some(kept_bytes) if kept_bytes != size_bytes => Kind::OtherSize,
                     Some(_) | None => Kind::OtherContent,
                 };
-                (kind, format!("{size_bytes} bytes with digest {content}"))
+                let found = format!("{size_bytes} bytes with digest {content}");
+                (kind, Some(size_bytes), found)
             }
         };
         let known = self.state.open.contains_key(&digest);
@@ -79,22 +80,18 @@ impl Run<'_> {
             self.save()?;
         }
         // Where a blob is missing something else may be, which would be in the way.
-        self.quarantine(digest)?;
+        self.quarantine(digest, found_bytes)?;
         if !known || kind != Kind::Missing {
             self.pending.push(digest);
         }
         Ok(())
     }
 
-    fn quarantine(&mut self, digest: Digest) -> Result<(), Error> {
+    /// Puts aside what was found, with this size if it was a file. What has come since stays.
+    fn quarantine(&mut self, digest: Digest, found_bytes: Option<u64>) -> Result<(), Error> {
         let store = &self.scrub.store;
-        let place = match tokio::task::block_in_place(|| store.quarantine(&digest)) {
-            Ok(place) => place,
-            // There is nothing.
-            Err(error) if error.class() == Class::Absent => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(damage) = self.state.open.get_mut(&digest) {
+        let place = tokio::task::block_in_place(|| store.quarantine(&digest, found_bytes))?;
+        if let (Some(place), Some(damage)) = (place, self.state.open.get_mut(&digest)) {
             damage.quarantined_to = Some(place.display().to_string());
         }
         Ok(())

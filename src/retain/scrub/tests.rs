@@ -420,3 +420,17 @@ fn more_damage_than_is_listed_is_counted() {
     assert_eq!(state.open.len(), state::OPEN_MAX);
     assert_eq!(state.open_count(), state::OPEN_MAX as u64 + 5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_knows_of_one_package_keeps_nobody_from_repairing_another() {
+    let mut bench = Bench::new();
+    let [one, two] = [0, 1].map(|number| bench.world.packages[number].clone());
+    bench.world = bench.world.without_content(&two);
+    let digest = one.root();
+    bench.world.damage(&digest, |content| content[0] ^= 1);
+    let state = bench.pass().await;
+    let counts = state.last.as_ref().unwrap().counts;
+    assert_eq!((counts.damaged, counts.repaired), (1, 1));
+    assert_eq!(counts.blobs, bench.blob_count(), "all of them were read");
+    bench.world.assert_whole();
+}

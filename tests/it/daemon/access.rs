@@ -148,3 +148,51 @@ fn a_certificate_counts_once_its_authority_is_trusted() {
     assert_eq!(count(&status, "global-a", "images_in_sync"), 1);
     daemon.stop();
 }
+
+#[test]
+fn a_credential_helper_is_asked_for_the_login_and_asked_again_when_it_is_refused() {
+    let registry = TestRegistry::start(Auth::Basic);
+    let address = registry.address();
+    let setup = Setup::new("none");
+    let password = setup.file("password", "wrong horse");
+    let script = setup.file(
+        "script",
+        format!(
+            "#!/bin/sh\n[ \"$1\" = get ] && [ \"$(cat)\" = '{address}' ] || exit 1\n\
+             printf '{{\"ServerURL\":\"\",\"Username\":\"{USERNAME}\",\"Secret\":\"%s\"}}' \"$(cat '{}')\"\n",
+            password.display()
+        ),
+    );
+    let helper = setup.path("docker-credential-tests");
+    // By another process: a program that is open for writing in one that forks cannot be run.
+    let mut install = Command::new("install");
+    run(
+        "coreutils",
+        install.args(["-m", "700"]).args([&script, &helper]),
+    );
+    let config = format!(r#"{{"credHelpers": {{"{address}": "tests"}}}}"#);
+    let config = setup.file("config.json", config);
+    let section = format!(
+        "[[target]]\nname = 'global-a'\nrole = 'standby'\nschedule = '0 0 29 2 *'\n\
+         [target.registry]\naddress = '{address}'\nplain_http = true\ndocker_config = {{file = '{}'}}\n",
+        config.display()
+    );
+    let folder = helper.parent().unwrap().display().to_string();
+    let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
+    let daemon = Daemon::start(setup.section(&section).variable("PATH", &path));
+    let package = Package::small("helped");
+    daemon.setup.drop_package(&package);
+    let status = daemon.wait_until("a failure", |status| {
+        !problems(status, "global-a").is_empty()
+    });
+    for problem in problems(&status, "global-a") {
+        assert_eq!(problem["class"], "denied", "{problem:#}");
+    }
+    assert!(!status.to_string().contains("horse"), "{status:#}");
+
+    daemon.setup.file("password", PASSWORD);
+    daemon.wait_in_sync(1);
+    assert_eq!(status_with_login(&registry, &package), "200");
+    assert!(daemon.log_lines("horse").is_empty());
+    daemon.stop();
+}

@@ -129,3 +129,31 @@ fn a_lost_catalog_is_made_anew_from_the_records_of_packages() {
     assert!(quarantine.is_dir());
     daemon.stop();
 }
+
+#[test]
+fn the_last_run_of_a_target_is_reported_image_by_image() {
+    let registry = TestRegistry::start(Auth::None);
+    let setup = Setup::new("none").target("global-a", "primary", registry.address(), "");
+    let daemon = Daemon::start(setup);
+    let absent = daemon.setup.run(&["report", "global-a"]);
+    assert_eq!(absent.status.code(), Some(66), "{absent:?}");
+    daemon.setup.drop_package(&Package::small("app"));
+    daemon.wait_in_sync(1);
+    let report = |setup: &Setup| {
+        let output = setup.run(&["report", "global-a", "--output", "json"]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let running = report(&daemon.setup);
+    assert_eq!(running["outcome"], "in_sync", "{running:#}");
+    let image = &running["images"][0];
+    assert_eq!(image["image"], "app:v1", "{running:#}");
+    assert_eq!(image["state"], "pushed", "{running:#}");
+    assert!(image["sent"]["bytes"].as_u64().unwrap() > 0, "{running:#}");
+    let text = daemon.setup.run(&["report", "global-a"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("app:v1  pushed"), "{text}");
+
+    let setup = daemon.stop();
+    assert_eq!(report(&setup), running);
+}

@@ -6,10 +6,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use violetd::base::Digest;
 
+use super::retain::{LAST_ONE, ask, drop_all, setup_for_nobody, versions};
 use super::{assert_holds, blobs_of, dropped_file, holds, setup_without_delivery, wait_ready};
 use crate::support::{
     Auth, Daemon, Images, Mount, PATIENCE, Package, Setup, TestRegistry, may_mount, metric, names,
-    noise,
+    noise, write,
 };
 
 const MIB: u64 = 1 << 20;
@@ -339,5 +340,46 @@ fn a_full_folder_for_done_files_holds_only_the_files_back() {
         Digest::of(&std::fs::read(done.join("moved.tgz")).unwrap()),
         package.digest()
     );
+    daemon.stop();
+}
+
+#[test]
+fn what_is_due_is_collected_on_a_disk_that_is_full_to_the_last_byte() {
+    if !may_mount(
+        "daemon::full_disk::what_is_due_is_collected_on_a_disk_that_is_full_to_the_last_byte",
+    ) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Mount::tmpfs(&dir.path().join("disk"), 64 * MIB);
+    let setup = setup_for_nobody()
+        .state_dir(&disk.path().join("state"))
+        .section(NO_MARKS)
+        .section(LAST_ONE);
+    let daemon = Daemon::start(setup);
+    let packages = versions(&["v1.0.0", "v2.0.0"]);
+    drop_all(&daemon, &packages);
+    let left = blobs_of(&[&packages[1]]);
+    let unwanted = daemon.setup.blobs().len() - left.len();
+    ask(&daemon.setup, &["retain", "apply", "--yes"]);
+    ask(&daemon.setup, &["gc", "--grace", "1h"]);
+    daemon.wait_until("the end of the grace period", |_| {
+        ask(&daemon.setup, &["gc", "--dry-run"])["removed"]["blobs"] == unwanted
+    });
+    // What comes first is to be condemned, which cannot be written down.
+    let first = format!("blobs/sha256/00/{}", "0".repeat(64));
+    write(&daemon.setup.state_dir.join(&first), b"unwanted");
+    disk.fill();
+    assert_eq!(ask(&daemon.setup, &["gc"])["removed"]["blobs"], unwanted);
+    let mut found = daemon.setup.blobs();
+    found.retain(|blob| !first.ends_with(blob));
+    assert_eq!(found, left);
+
+    // Once there is space, it is as if nothing had been.
+    disk.free();
+    daemon.wait_until("collection", |_| {
+        let output = daemon.setup.run(&["gc"]);
+        output.status.success() && daemon.setup.blobs() == left
+    });
     daemon.stop();
 }

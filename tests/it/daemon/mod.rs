@@ -24,7 +24,7 @@ mod platform;
 pub(crate) mod referrers;
 mod refused_steps;
 mod repetition;
-mod retain;
+pub(crate) mod retain;
 mod scrub;
 
 use std::net::TcpStream;

@@ -1,11 +1,12 @@
 //! Registries and daemons that are down for a while.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use chrono::Days;
 use hyper::Method;
-use violetd::base::{Clock as _, SystemClock, TargetName};
-use violetd::catalog::Catalog;
+use violetd::base::{Clock as _, SystemClock, Timestamp};
+use violetd::catalog::{Catalog, TargetRecord};
 
 use super::{assert_holds, blobs_of, count, problems, target};
 use crate::support::{Auth, Daemon, Fault, Images, Package, Proxy, Setup, TestRegistry, noise};
@@ -108,16 +109,10 @@ fn a_run_that_was_missed_is_caught_up_where_that_is_wanted() {
     let setup = daemon.stop();
 
     // The daemon was down for five years, in which there was a 29th of February.
-    let catalog = Catalog::open(&setup.state_dir).unwrap();
     let then = SystemClock.now() - Days::new(5 * 366);
     for name in ["global-a", "global-b"] {
-        let name: TargetName = name.parse().unwrap();
-        let mut record = catalog.find_target(&name).unwrap().unwrap();
-        assert!(record.last_scheduled_at.is_some());
-        record.last_scheduled_at = Some(then);
-        catalog.put_target(&record).unwrap();
+        set_last_scheduled(&setup.state_dir, name, then);
     }
-    drop(catalog);
 
     let daemon = Daemon::start(setup);
     let status = daemon.wait_until("a run, and a target that waits", |status| {
@@ -130,6 +125,43 @@ fn a_run_that_was_missed_is_caught_up_where_that_is_wanted() {
     assert!(
         target(&status, "global-b")["last_run"].is_null(),
         "{status:#}"
+    );
+    daemon.stop();
+}
+
+/// Sets the time at which a target was run by its schedule last.
+fn set_last_scheduled(state_dir: &Path, target: &str, at: Timestamp) {
+    let catalog = Catalog::open(state_dir).unwrap();
+    let record = catalog.find_target(&target.parse().unwrap()).unwrap();
+    let mut record = TargetRecord::clone(&record.unwrap());
+    assert!(record.last_scheduled_at.is_some());
+    record.last_scheduled_at = Some(at);
+    catalog.put_target(&record).unwrap();
+}
+
+#[test]
+fn a_schedule_goes_on_after_a_clock_was_years_ahead() {
+    let registry = TestRegistry::start(Auth::None);
+    let setup = Setup::new("none").target(
+        "global-a",
+        "primary",
+        registry.address(),
+        "on_ready = false",
+    );
+    let daemon = Daemon::start(setup);
+    let package = Package::small("late");
+    daemon.setup.drop_package(&package);
+    daemon.wait_until("a package", |status| status["packages"][0].is_object());
+    let setup = daemon.stop();
+    let ahead = SystemClock.now() + Days::new(20 * 366);
+    set_last_scheduled(&setup.state_dir, "global-a", ahead);
+    let daemon = Daemon::start(setup);
+    let status = daemon.wait_until("a run", |status| {
+        target(status, "global-a")["is_in_sync"] == true
+    });
+    assert_eq!(
+        target(&status, "global-a")["last_run"]["reason"],
+        "schedule"
     );
     daemon.stop();
 }

@@ -1,9 +1,16 @@
 //! Retention: what goes by the rules, what stays in spite of them, and who has to approve.
 
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixListener;
+
+use rustix::process::geteuid;
 use serde_json::Value;
+use violetd::sys::lock::Lock;
 
 use super::{assert_holds, blobs_of, setup_without_delivery, wait_ready};
-use crate::support::{Auth, Daemon, Images, Package, Setup, TestRegistry, metric, noise};
+use crate::support::{
+    Auth, Daemon, Images, Package, Setup, TestRegistry, metric, module_plugin, noise,
+};
 
 /// A rule that keeps the last version of everything, also where others are published still.
 pub(super) const LAST_ONE: &str = "[[retain.rule]]\nkeep_last = 1\nkeep_published = false\n[collect]\nschedule = ''\ngrace = '1s'\n";
@@ -33,7 +40,7 @@ pub(super) fn drop_all(daemon: &Daemon, packages: &[Package]) {
 }
 
 /// Runs a command that is expected to succeed, and returns what it prints for programs.
-pub(super) fn ask(setup: &Setup, arguments: &[&str]) -> Value {
+pub(crate) fn ask(setup: &Setup, arguments: &[&str]) -> Value {
     let mut all = arguments.to_vec();
     all.extend(["--output", "json"]);
     let output = setup.run(&all);
@@ -105,6 +112,11 @@ fn old_versions_go_once_somebody_approves_and_the_rest_is_whole() {
         words.contains(&format!("hint: violetd retain apply --yes --plan {id}")),
         "{words}"
     );
+    let first = packages[0].digest().short();
+    let (code, words) = refused(setup, &["retain", "apply", "--only", &first]);
+    assert_eq!(code, Some(64), "{words}");
+    let command = format!("hint: violetd retain apply --yes --plan {id} --only {first}");
+    assert!(words.contains(&command), "{words}");
     let (code, words) = refused(
         setup,
         &["retain", "apply", "--yes", "--plan", "0123456789abcdef"],
@@ -115,7 +127,6 @@ fn old_versions_go_once_somebody_approves_and_the_rest_is_whole() {
     assert_eq!(code, Some(66), "{words}");
     assert_eq!(daemon.status()["packages"].as_array().unwrap().len(), 3);
 
-    let first = packages[0].digest().short();
     let applied = ask(
         setup,
         &["retain", "apply", "--yes", "--plan", id, "--only", &first],
@@ -253,4 +264,155 @@ fn what_is_published_or_pinned_is_kept_with_and_without_a_daemon() {
     assert!(unpinned.status.success(), "{unpinned:?}");
     assert_eq!(ask(&daemon.setup, &["pins"]), Value::Array(Vec::new()));
     daemon.stop();
+}
+
+/// Returns a setup with a target that no package of these tests is meant for, so that none has to get there first.
+pub(super) fn setup_for_nobody() -> Setup {
+    let keys = "on_ready = false\npackages = ['meant-for-it']";
+    Setup::new("none").target("global-a", "primary", "127.0.0.1:9", keys)
+}
+
+/// Returns an operator of this name and version.
+fn operator(name: &'static str, version: &'static str) -> Package {
+    let mut images = Images::default();
+    images.add(name, version, &[noise(1, 20_000)]);
+    Package::operator(name, images)
+}
+
+/// Returns a plugin of this version.
+fn plugin(version: &'static str) -> Package {
+    let mut images = Images::default();
+    images.add("ait/log-center", version, &[noise(2, 20_000)]);
+    let mut document = module_plugin();
+    document["spec"]["appReleases"][0]["chartVersions"][0]["version"] = version.into();
+    Package::plugin("log-center", images, &document)
+}
+
+#[test]
+fn what_is_young_is_kept_until_it_is_as_old_as_its_rule_says() {
+    let setup = setup_for_nobody().section(
+        "[[retain.rule]]\nnames = ['tool']\nkeep_last = 1\nkeep_younger = '1h'\nkeep_published = false\n\
+         [[retain.rule]]\nkeep_last = 1\nkeep_younger = '2s'\nkeep_published = false\n",
+    );
+    let daemon = Daemon::start(setup);
+    let packages = [
+        operator("app", "v1.0.0"),
+        operator("app", "v2.0.0"),
+        operator("tool", "v3.0.0"),
+        operator("tool", "v4.0.0"),
+    ];
+    drop_all(&daemon, &packages);
+    daemon.wait_until("two seconds", |_| !planned(&daemon.setup).is_empty());
+    assert_eq!(planned(&daemon.setup), ["v1.0.0"]);
+    let expected = [("v2.0.0", "last"), ("v3.0.0", "young"), ("v4.0.0", "last")];
+    let expected = expected.map(|(version, reason)| (version.to_owned(), reason.to_owned()));
+    assert_eq!(reasons(&daemon.setup), expected);
+    let applied = ask(&daemon.setup, &["retain", "apply", "--yes"]);
+    assert_eq!(versions_of(&applied["removed"]), ["v1.0.0"]);
+    assert_eq!(
+        applied["removed"][0]["rule"],
+        "2: *: last 1, younger than 2s"
+    );
+    wait_ready(&daemon, 3);
+    daemon.stop();
+}
+
+#[test]
+fn a_rule_is_about_the_types_that_it_names() {
+    let setup = setup_for_nobody().section(
+        "[[retain.rule]]\nkinds = ['operator']\nkeep_last = 1\nkeep_published = false\n\
+         [[retain.rule]]\nkinds = ['plugin', 'chart']\nkeep_last = 2\nkeep_published = false\n",
+    );
+    let daemon = Daemon::start(setup);
+    let packages = [
+        operator("app", "v1.0.0"),
+        operator("app", "v2.0.0"),
+        plugin("v3.0.0"),
+        plugin("v4.0.0"),
+        plugin("v5.0.0"),
+    ];
+    drop_all(&daemon, &packages);
+    let plan = ask(&daemon.setup, &["retain", "plan", "--all"]);
+    let field = |list: &str, names: [&str; 2]| -> Vec<String> {
+        let list = plan[list].as_array().unwrap().iter();
+        list.map(|it| format!("{} {}", it[names[0]], it[names[1]]))
+            .collect()
+    };
+    assert_eq!(
+        field("removals", ["kind", "rule"]),
+        [
+            r#""operator" "1: * (operator): last 1""#,
+            r#""plugin" "2: * (plugin chart): last 2""#
+        ]
+    );
+    let kept = field("kept", ["kind", "because"]);
+    assert_eq!(kept.len(), 3, "{kept:?}");
+    let rule = |number: u64| move |it: &&String| it.contains(&format!(r#""rule":{number}"#));
+    assert_eq!(kept.iter().filter(rule(1)).count(), 1, "{kept:?}");
+    assert_eq!(kept.iter().filter(rule(2)).count(), 2, "{kept:?}");
+    daemon.stop();
+}
+
+#[test]
+fn a_state_directory_whose_owner_does_not_answer_is_read_and_not_changed() {
+    let daemon = Daemon::start(setup_for_nobody().section(LAST_ONE));
+    let packages = versions(&["v1.0.0", "v2.0.0"]);
+    drop_all(&daemon, &packages);
+    let setup = daemon.stop();
+    let lock = Lock::acquire(&setup.state_dir.join("LOCK")).unwrap();
+    let process = format!("process {}", std::process::id());
+    // First there is no socket, then one that a dead daemon has left.
+    for _ in 0..2 {
+        let changes: [&[&str]; 4] = [
+            &["retain", "apply", "--yes"],
+            &["gc"],
+            &["pin", "app"],
+            &["unpin", "app"],
+        ];
+        for arguments in changes {
+            let (code, words) = refused(&setup, arguments);
+            assert_eq!(code, Some(64), "{arguments:?}: {words}");
+            for part in ["LOCK", process.as_str(), "hint: ", "admin.socket"] {
+                assert!(words.contains(part), "{arguments:?}: no `{part}`: {words}");
+            }
+        }
+        assert_eq!(planned(&setup), ["v1.0.0"]);
+        assert_eq!(ask(&setup, &["gc", "--dry-run"])["condemned"]["blobs"], 0);
+        assert_eq!(ask(&setup, &["pins"]), Value::Array(Vec::new()));
+        let status = ask(&setup, &["status"]);
+        assert_eq!(status["packages"].as_array().unwrap().len(), 2);
+        drop(UnixListener::bind(setup.path("admin.sock")));
+    }
+    drop(lock);
+    let applied = ask(&setup, &["retain", "apply", "--yes"]);
+    assert_eq!(versions_of(&applied["removed"]), ["v1.0.0"]);
+}
+
+#[test]
+fn a_state_directory_of_another_user_is_not_changed_and_one_that_is_not_there_is_not_made() {
+    let setup = setup_for_nobody().section(LAST_ONE);
+    let (code, words) = refused(&setup, &["gc"]);
+    assert_eq!(code, Some(66), "{words}");
+    assert!(!setup.state_dir.exists());
+
+    let setup = Daemon::start(setup).stop();
+    if !geteuid().is_root() {
+        eprintln!("not run: only root can give a file to somebody else");
+        return;
+    }
+    // What root would write, the daemon could not open when it starts again.
+    chown(setup.state_dir.join("LOCK"), Some(65534), None).unwrap();
+    let changes: [&[&str]; 2] = [&["gc"], &["retain", "apply", "--yes"]];
+    for arguments in changes {
+        let (code, words) = refused(&setup, arguments);
+        assert_eq!(code, Some(64), "{arguments:?}: {words}");
+        for part in [
+            "expected to run as user 65534",
+            "LOCK",
+            "setpriv --reuid 65534",
+        ] {
+            assert!(words.contains(part), "{arguments:?}: no `{part}`: {words}");
+        }
+    }
+    assert!(planned(&setup).is_empty(), "it can be read");
 }

@@ -1,5 +1,6 @@
 //! Certificates, by the `openssl` tool.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use tempfile::TempDir;
 
 use super::run;
 
-/// An authority that issues certificates for DNS names.
+/// An authority that issues certificates for servers and clients.
 #[derive(Debug)]
 pub(crate) struct Authority {
     dir: TempDir,
@@ -39,11 +40,25 @@ impl Authority {
 
     /// Returns the authority's certificate in PEM: what a client must trust.
     pub(crate) fn pem(&self) -> Vec<u8> {
-        std::fs::read(self.dir.path().join("authority.pem")).unwrap()
+        std::fs::read(self.path()).unwrap()
+    }
+
+    /// Returns the file with the authority's certificate.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("authority.pem")
     }
 
     /// Issues a certificate for a DNS name.
     pub(crate) fn issue(&self, name: &str) -> Certificate {
+        self.issue_for(name, &format!("DNS:{name}"))
+    }
+
+    /// Issues a certificate for an IP address.
+    pub(crate) fn issue_for_ip(&self, address: IpAddr) -> Certificate {
+        self.issue_for("address", &format!("IP:{address}"))
+    }
+
+    fn issue_for(&self, name: &str, subject: &str) -> Certificate {
         let file = |suffix: &str| format!("{name}.{suffix}");
         run(
             "openssl",
@@ -52,7 +67,7 @@ impl Authority {
                 .args(["-pkeyopt", "ec_paramgen_curve:P-256"])
                 .args(["-keyout", &file("key"), "-out", &file("csr")])
                 .args(["-subj", &format!("/CN={name}")])
-                .args(["-addext", &format!("subjectAltName=DNS:{name}")]),
+                .args(["-addext", &format!("subjectAltName={subject}")]),
         );
         run(
             "openssl",

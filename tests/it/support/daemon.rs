@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use violetd::sys::fs as durable;
 
 use super::packages::{Package, program};
@@ -164,17 +164,19 @@ impl Setup {
         } else {
             "disk = {low_bytes = '64MiB', critical_bytes = '16MiB'}\n"
         };
-        write(
-            &path,
-            format!(
-                "state_dir = '{state}'\nlog.format = 'text'\nadmin.socket = '{}'\n\
-                 verify.keyring = ['{}']\n\
-                 replicate = {{attempts_max = 1, retry_first = '200ms', retry_max = '1s'}}\n{disk}{}",
-                socket.display(),
-                keyring.display(),
-                self.sections
-            ),
-        );
+        let mut text = NamedTempFile::new_in(self.path("")).unwrap();
+        write!(
+            text,
+            "state_dir = '{state}'\nlog.format = 'text'\nadmin.socket = '{}'\n\
+             verify.keyring = ['{}']\n\
+             replicate = {{attempts_max = 1, retry_first = '200ms', retry_max = '1s'}}\n{disk}{}",
+            socket.display(),
+            keyring.display(),
+            self.sections
+        )
+        .unwrap();
+        // A command on another thread may be reading it.
+        text.persist(&path).unwrap();
         durable::ensure_dir_all(&keyring).unwrap();
         let mut command = program();
         command

@@ -8,11 +8,12 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use violetd::base::Secret;
 use violetd::registry::{Credentials, Options, Retries, Timeouts, Transport};
 
-use super::{Certificate, PATIENCE, TokenServer, missing, run, write};
+use super::{Authority, Certificate, PATIENCE, TokenServer, missing, run, write};
 
 /// The one user of registries and token servers.
 pub(crate) const USERNAME: &str = "admin";
@@ -59,6 +60,7 @@ pub(crate) struct Builder<'a> {
     auth: Auth<'a>,
     access: Access,
     certificate: Option<&'a Certificate>,
+    clients: Option<&'a Authority>,
     address: SocketAddr,
     foreign_layers: &'static str,
     dir: TempDir,
@@ -76,6 +78,7 @@ impl TestRegistry {
             auth,
             access: Access::ReadWrite,
             certificate: None,
+            clients: None,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             foreign_layers: "",
             dir: TempDir::new().unwrap(),
@@ -127,6 +130,11 @@ impl TestRegistry {
         let dir = std::mem::replace(&mut self.dir, TempDir::new().unwrap());
         let builder = Self::build(Auth::None).listen(self.address);
         Builder { dir, ..builder }.start()
+    }
+
+    /// Sends the server a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.server), signal).unwrap();
     }
 
     /// Kills the server with SIGKILL and waits until it is gone.
@@ -185,6 +193,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Asks clients for a certificate of this authority. Needs TLS.
+    pub(crate) fn clients_of(mut self, authority: &'a Authority) -> Self {
+        self.clients = Some(authority);
+        self
+    }
+
     /// Starts the server and waits until it listens.
     pub(crate) fn start(self) -> TestRegistry {
         let path = self.dir.path().join("registry.yml");
@@ -223,12 +237,16 @@ impl<'a> Builder<'a> {
                filesystem: {{rootdirectory: {dir}}}\n  \
                delete: {{enabled: true}}\n  \
                maintenance: {{uploadpurging: {{enabled: false}}, readonly: {{enabled: {is_read_only}}}}}\n\
-             http:\n  addr: {}\n",
+             http:\n  addr: '{}'\n",
             self.address
         );
         if let Some(Certificate { certificate, key }) = self.certificate {
             let (certificate, key) = (certificate.display(), key.display());
-            writeln!(text, "  tls: {{certificate: {certificate}, key: {key}}}").unwrap();
+            let clients = self.clients.map_or(String::new(), |authority| {
+                format!(", clientcas: [{}]", authority.path().display())
+            });
+            let tls = format!("certificate: {certificate}, key: {key}{clients}");
+            writeln!(text, "  tls: {{{tls}}}").unwrap();
         }
         if !self.foreign_layers.is_empty() {
             let pattern = self.foreign_layers;

@@ -4,7 +4,9 @@
 //! - [`Distribution`]: keeps what came of an upload that was cut, or nothing, and counts.
 //! - [`TokenServer`]: hands out the tokens that such a registry wants.
 //! - [`Proxy`]: stands before a server, counts, and breaks what it is told to.
+//! - [`RoughLine`]: a line to a server that breaks each connection which has carried enough.
 //! - [`Scripted`]: a server that answers by a script and fails the test at any other request.
+//! - [`Forward`] and [`Socks`]: proxies that a client is told to go through.
 //! - [`Authority`]: issues certificates.
 //! - [`Daemon`]: the program itself, with a configuration and folders of its own.
 //! - [`Package`]: what is dropped, made by the program itself; [`Signer`] signs it.
@@ -19,11 +21,15 @@ mod daemon;
 mod distribution;
 mod docker_registry;
 pub(crate) mod fake_acp;
+mod forward;
 mod http;
 mod mount;
+mod nginx;
 mod packages;
 mod proxy;
+mod rough;
 mod scripted;
+mod socks;
 mod token_server;
 mod whole;
 mod workshop;
@@ -40,12 +46,16 @@ pub(crate) use self::daemon::{
 };
 pub(crate) use self::distribution::{Behaviour, Distribution, Keeps, Mounts, Received};
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
+pub(crate) use self::forward::Forward;
 pub(crate) use self::http::serve;
 pub(crate) use self::mount::{Mount, may_mount};
+pub(crate) use self::nginx::Nginx;
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};
 pub(crate) use self::proxy::{Fault, Proxy};
-pub(crate) use self::scripted::{Scripted, on};
-pub(crate) use self::token_server::TokenServer;
+pub(crate) use self::rough::{Ending, RoughLine};
+pub(crate) use self::scripted::{Scripted, Step, on};
+pub(crate) use self::socks::Socks;
+pub(crate) use self::token_server::{IDENTITY_TOKEN, TokenServer};
 pub(crate) use self::whole::{assert_checked, assert_whole, has_command};
 pub(crate) use self::workshop::{
     WORKSHOP_IMAGE, Workshop, digest_of_manifest, parts_of_manifest, raw_manifest, skopeo,
@@ -105,7 +115,7 @@ pub(crate) fn strace(pid: u32, paths: &[PathBuf], inject: &str) -> Child {
 }
 
 /// Fails the test for want of a tool.
-fn missing(package: &str, command: &Command, error: &std::io::Error) -> ! {
+pub(crate) fn missing(package: &str, command: &Command, error: &std::io::Error) -> ! {
     panic!(
         "failed to run {}: {error}; install the Debian package `{package}`",
         command.get_program().display()

@@ -171,12 +171,17 @@ pub(crate) struct Package {
 impl Package {
     /// Packs images as an operator of this name. The first image is its bundle, whose tag becomes the version.
     pub(crate) fn operator(name: &str, images: Images) -> Self {
-        Self::pack(name, images, |_, _| {})
+        Self::pack(name, name, images, |_, _| {})
+    }
+
+    /// The same, in a file with a name of its own: releases of one operator are dropped into one folder.
+    pub(crate) fn release(name: &str, file_stem: &str, images: Images) -> Self {
+        Self::pack(name, file_stem, images, |_, _| {})
     }
 
     /// Packs images as a plugin with this `ModulePlugin`. The first image is its chart.
     pub(crate) fn plugin(name: &str, images: Images, document: &Value) -> Self {
-        Self::pack(name, images, |create, dir| {
+        Self::pack(name, name, images, |create, dir| {
             let path = dir.join("module-plugin.yaml");
             durable::replace_file(&path, document.to_string().as_bytes(), 0o600).unwrap();
             create
@@ -185,7 +190,12 @@ impl Package {
         })
     }
 
-    fn pack(name: &str, images: Images, options: impl FnOnce(&mut Command, &Path)) -> Self {
+    fn pack(
+        name: &str,
+        file_stem: &str,
+        images: Images,
+        options: impl FnOnce(&mut Command, &Path),
+    ) -> Self {
         let dir = TempDir::new().unwrap();
         let (layout, folder) = (dir.path().join("layout"), dir.path().join(name));
         images.write_layout(&layout);
@@ -204,7 +214,7 @@ impl Package {
                 .arg(format!("{ORIGIN}/{image}=oci:{layout}:{position}"));
         }
         run("violetd", &mut create);
-        let path = dir.path().join(format!("{name}.tgz"));
+        let path = dir.path().join(format!("{file_stem}.tgz"));
         let mut package = program();
         package
             .args([OsStr::new("package"), folder.as_os_str()])

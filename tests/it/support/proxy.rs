@@ -55,6 +55,8 @@ struct State {
     requests: Mutex<Vec<String>>,
     /// Bytes of requests that have passed.
     uploaded: watch::Sender<u64>,
+    /// How many of them may pass.
+    uploaded_max: watch::Sender<u64>,
 }
 
 impl Proxy {
@@ -74,6 +76,7 @@ impl Proxy {
             faults: Mutex::default(),
             requests: Mutex::default(),
             uploaded: watch::Sender::new(0),
+            uploaded_max: watch::Sender::new(u64::MAX),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self {
@@ -109,6 +112,11 @@ impl Proxy {
     /// Returns how many bytes of requests, without headers, have passed.
     pub(crate) fn uploaded_bytes(&self) -> u64 {
         *self.state.uploaded.borrow()
+    }
+
+    /// Lets only this many bytes of requests pass, give or take what is read at a time, until a later call says otherwise.
+    pub(crate) fn hold_uploads_at(&self, bytes: u64) {
+        self.state.uploaded_max.send_replace(bytes);
     }
 
     /// Waits until this many bytes of requests have passed.
@@ -168,6 +176,15 @@ impl State {
         faults.remove(index).map(|(_, fault)| fault)
     }
 
+    /// Counts bytes of a request, and returns once they may pass.
+    async fn count_uploaded(&self, bytes: u64) {
+        let mut max = self.uploaded_max.subscribe();
+        self.uploaded.send_modify(|uploaded| *uploaded += bytes);
+        let may_pass = max.wait_for(|max| *self.uploaded.borrow() <= *max);
+        // Only a proxy that is gone has nobody who says how many.
+        drop(may_pass.await);
+    }
+
     fn upstream_of(&self, path: &str) -> SocketAddr {
         self.routes
             .iter()
@@ -181,13 +198,14 @@ fn gate(body: Incoming, fault: Option<Fault>, counter: Option<Arc<State>>) -> Bo
     if body.is_end_stream() {
         return Empty::new().map_err(|never| match never {}).boxed_unsync();
     }
-    let frames = pieces(body.into_data_stream(), fault).map(move |piece| {
-        if let (Some(counter), Ok(piece)) = (&counter, &piece) {
-            counter
-                .uploaded
-                .send_modify(|uploaded| *uploaded += piece.len() as u64);
+    let frames = pieces(body.into_data_stream(), fault).then(move |piece| {
+        let counter = counter.clone();
+        async move {
+            if let (Some(counter), Ok(piece)) = (&counter, &piece) {
+                counter.count_uploaded(piece.len() as u64).await;
+            }
+            piece.map(Frame::data)
         }
-        piece.map(Frame::data)
     });
     StreamBody::new(frames).boxed_unsync()
 }

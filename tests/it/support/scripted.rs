@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! let server = Scripted::start(vec![
-//!     on("GET", "/v2/").answer(200),
+//!     on("GET", "/v2/a/tags/list").body("{}"),
 //!     on("HEAD", "/v2/a/manifests/v1").answer(429).header("retry-after", "1"),
 //! ]).await;
 //! ...

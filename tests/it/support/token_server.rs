@@ -1,4 +1,4 @@
-//! A token server as registries use it: Basic in, signed JSON web token out.
+//! A token server as registries use it: Basic or an identity token in, signed JSON web token out.
 //!
 //! # Format
 //!
@@ -7,8 +7,9 @@
 //!
 //! # References
 //!
-//! Distribution project, "Token Authentication Implementation".
+//! Distribution project, "Token Authentication Implementation", "`OAuth2` Token Authentication".
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -20,10 +21,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
-use hyper::{Request, Response};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -34,6 +35,8 @@ use super::authority::openssl;
 use super::http::serve;
 use super::{PASSWORD, USERNAME, run};
 
+/// What stands for [`USERNAME`] and the password in the exchange for tokens.
+pub(crate) const IDENTITY_TOKEN: &str = "identity & token";
 /// How long after its end docker-registry still accepts a token.
 const LEEWAY: Duration = Duration::from_mins(1);
 
@@ -50,6 +53,8 @@ struct State {
     signer: Signer,
     /// What is announced as `expires_in`.
     lifetime: Duration,
+    /// Whether the registry refuses tokens right at the end of their lifetime.
+    is_strict: bool,
     requests: AtomicU64,
     /// How many tokens are yet to be granted that have ended before they begin.
     stale: AtomicU64,
@@ -66,9 +71,19 @@ impl TokenServer {
 
     /// Starts a server whose tokens live for `lifetime`.
     pub(crate) async fn start(lifetime: Duration) -> Self {
+        Self::launch(lifetime, false).await
+    }
+
+    /// Starts a server whose tokens are refused right after `lifetime`, and not only after the registry's leeway.
+    pub(crate) async fn start_strict(lifetime: Duration) -> Self {
+        Self::launch(lifetime, true).await
+    }
+
+    async fn launch(lifetime: Duration, is_strict: bool) -> Self {
         let state = Arc::new(State {
             signer: Signer::new(),
             lifetime,
+            is_strict,
             requests: AtomicU64::new(0),
             stale: AtomicU64::new(0),
             scopes: Mutex::default(),
@@ -80,7 +95,7 @@ impl TokenServer {
                 let state = Arc::clone(&state);
                 move |request| {
                     let state = Arc::clone(&state);
-                    async move { Ok::<_, Infallible>(state.answer(&request).await) }
+                    async move { Ok::<_, Infallible>(state.answer(request).await) }
                 }
             })),
             state,
@@ -125,7 +140,7 @@ impl Drop for TokenServer {
 }
 
 impl State {
-    async fn answer(self: Arc<Self>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let expected = format!(
             "Basic {}",
             STANDARD.encode(format!("{USERNAME}:{PASSWORD}"))
@@ -138,6 +153,9 @@ impl State {
             return answer(404, &json!({}));
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
+        if request.method() == Method::POST {
+            return self.exchange(request).await;
+        }
         if !is_known {
             return answer(401, &json!({"details": "incorrect username or password"}));
         }
@@ -146,6 +164,36 @@ impl State {
             .filter(|(name, _)| name == "scope")
             .map(|(_, value)| value.into_owned())
             .collect();
+        let token = self.grant(scopes).await;
+        let seconds = self.lifetime.as_secs();
+        answer(200, &json!({"token": token, "expires_in": seconds}))
+    }
+
+    /// Grants a token for an identity token, which travels in a form.
+    async fn exchange(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let kind = request.headers().get(CONTENT_TYPE).cloned();
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let form: BTreeMap<String, String> =
+            url::form_urlencoded::parse(&body).into_owned().collect();
+        let field = |name: &str| form.get(name).map_or("", String::as_str);
+        if kind.as_ref().map(HeaderValue::as_bytes) != Some(b"application/x-www-form-urlencoded")
+            || field("grant_type") != "refresh_token"
+            || field("service") != TokenServer::SERVICE
+            || field("client_id").is_empty()
+        {
+            return answer(400, &json!({"error": "invalid_request"}));
+        }
+        if field("refresh_token") != IDENTITY_TOKEN {
+            return answer(400, &json!({"error": "invalid_grant"}));
+        }
+        let scopes = field("scope").split_whitespace().map(str::to_owned);
+        let token = self.grant(scopes.collect()).await;
+        let seconds = self.lifetime.as_secs();
+        answer(200, &json!({"access_token": token, "expires_in": seconds}))
+    }
+
+    /// Returns a token, as the switches say.
+    async fn grant(self: &Arc<Self>, scopes: Vec<String>) -> String {
         self.scopes.lock().unwrap().push(scopes.clone());
         let is_stale = self
             .stale
@@ -154,11 +202,10 @@ impl State {
             })
             .is_ok();
         let claims = self.claims(&scopes, is_stale);
-        let seconds = self.lifetime.as_secs();
-        let token = tokio::task::spawn_blocking(move || self.signer.sign(&claims))
+        let state = Arc::clone(self);
+        tokio::task::spawn_blocking(move || state.signer.sign(&claims))
             .await
-            .unwrap();
-        answer(200, &json!({"token": token, "expires_in": seconds}))
+            .unwrap()
     }
 
     fn claims(&self, scopes: &[String], is_stale: bool) -> Value {
@@ -168,6 +215,8 @@ impl State {
         } else {
             now
         };
+        let end = begin + self.lifetime;
+        let end = if self.is_strict { end - LEEWAY } else { end };
         let access: Vec<Value> = scopes.iter().map(|scope| access_of(scope)).collect();
         json!({
             "iss": TokenServer::ISSUER,
@@ -175,7 +224,7 @@ impl State {
             "aud": TokenServer::SERVICE,
             "iat": begin.timestamp(),
             "nbf": begin.timestamp(),
-            "exp": (begin + self.lifetime).timestamp(),
+            "exp": end.timestamp(),
             "jti": format!("{}", self.requests.load(Ordering::Relaxed)),
             "access": access,
         })

@@ -7,6 +7,8 @@
 //! What no client should do is a problem that fails the test at its end: a PATCH without its headers or with others than its
 //! body, a request to a session that is not there, a manifest without its blobs.
 
+mod message;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,8 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
-    RANGE,
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RANGE,
 };
 use hyper::http::request;
 use hyper::{Method, Request, Response};
@@ -26,11 +27,11 @@ use tokio::task::JoinHandle;
 use violetd::base::Digest;
 use violetd::registry::Options;
 
+use self::message::{Answer, Route, answer, number, refusal, text, with};
 use super::docker_registry::quick_options;
 use super::http::serve;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type Answer = Response<Full<Bytes>>;
 
 /// What becomes of a session in which a request was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,8 @@ struct Registry {
     state: Mutex<State>,
     /// Bytes of bodies that came.
     bytes: watch::Sender<u64>,
+    /// How many of them are taken until [`Distribution::release`].
+    bytes_max: watch::Sender<u64>,
     /// Bodies that are coming.
     bodies: watch::Sender<u64>,
 }
@@ -138,6 +141,7 @@ impl Distribution {
             behaviour,
             state: Mutex::default(),
             bytes: watch::Sender::new(0),
+            bytes_max: watch::Sender::new(u64::MAX),
             bodies: watch::Sender::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -194,6 +198,16 @@ impl Distribution {
         *self.registry.bytes.borrow()
     }
 
+    /// Takes no more once so many bytes of bodies have come, until it is released.
+    pub(crate) fn hold_at(&self, bytes: u64) {
+        self.registry.bytes_max.send_replace(bytes);
+    }
+
+    /// Takes whatever comes.
+    pub(crate) fn release(&self) {
+        self.hold_at(u64::MAX);
+    }
+
     /// Waits until so many bytes of bodies have come.
     pub(crate) async fn wait_for_bytes(&self, bytes: u64) {
         let mut received = self.registry.bytes.subscribe();
@@ -213,6 +227,22 @@ impl Distribution {
     }
 }
 
+/// A body that is coming. It ends when it is read, and when its connection is dropped in the middle.
+struct Coming<'a>(&'a watch::Sender<u64>);
+
+impl<'a> Coming<'a> {
+    fn new(bodies: &'a watch::Sender<u64>) -> Self {
+        bodies.send_modify(|bodies| *bodies += 1);
+        Self(bodies)
+    }
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|bodies| *bodies -= 1);
+    }
+}
+
 impl Drop for Distribution {
     fn drop(&mut self) {
         self.task.abort();
@@ -220,35 +250,6 @@ impl Drop for Distribution {
             let problems = self.registry.state().problems.join("\n");
             assert!(problems.is_empty(), "{problems}");
         }
-    }
-}
-
-/// Methods of the registry, by path.
-enum Route<'a> {
-    Version,
-    Begin(&'a str),
-    Session(&'a str, u64),
-    Blob(&'a str, &'a str),
-    Manifest(&'a str, &'a str),
-}
-
-impl<'a> Route<'a> {
-    fn parse(path: &'a str) -> Option<Self> {
-        let rest = path.strip_prefix("/v2/")?;
-        if rest.is_empty() {
-            return Some(Self::Version);
-        }
-        if let Some((repository, id)) = rest.split_once("/blobs/uploads/") {
-            return match id {
-                "" => Some(Self::Begin(repository)),
-                id => Some(Self::Session(repository, id.parse().ok()?)),
-            };
-        }
-        if let Some((repository, digest)) = rest.split_once("/blobs/") {
-            return Some(Self::Blob(repository, digest));
-        }
-        let (repository, reference) = rest.split_once("/manifests/")?;
-        Some(Self::Manifest(repository, reference))
     }
 }
 
@@ -470,10 +471,8 @@ impl Registry {
 
     /// Takes a body as far as it comes.
     async fn take(&self, id: u64, body: Incoming, index: usize) -> Result<(), BoxError> {
-        self.bodies.send_modify(|bodies| *bodies += 1);
-        let taken = self.take_frames(id, body, index).await;
-        self.bodies.send_modify(|bodies| *bodies -= 1);
-        taken
+        let _coming = Coming::new(&self.bodies);
+        self.take_frames(id, body, index).await
     }
 
     async fn take_frames(&self, id: u64, mut body: Incoming, index: usize) -> Result<(), BoxError> {
@@ -492,22 +491,31 @@ impl Registry {
             let Ok(data) = frame.into_data() else {
                 continue;
             };
-            let mut state = self.state();
-            let Some(session) = state.sessions.get_mut(&id) else {
-                return Err("the session is gone".into());
-            };
-            if session.bytes != start + taken {
-                return Err("somebody else writes to the session".into());
-            }
             let count = data.len() as u64;
-            session.hash.update(&data);
-            session.bytes += count;
+            self.append(id, start + taken, &data, index)?;
             taken += count;
-            if let Some(received) = state.received.get_mut(index) {
-                received.bytes += count;
-            }
-            drop(state);
             self.bytes.send_modify(|bytes| *bytes += count);
+            let received = *self.bytes.borrow();
+            let mut bytes_max = self.bytes_max.subscribe();
+            drop(bytes_max.wait_for(|max| received < *max).await?);
+        }
+        Ok(())
+    }
+
+    /// Adds to a session what belongs at this offset.
+    fn append(&self, id: u64, offset: u64, data: &[u8], index: usize) -> Result<(), BoxError> {
+        let mut state = self.state();
+        let Some(session) = state.sessions.get_mut(&id) else {
+            return Err("the session is gone".into());
+        };
+        if session.bytes != offset {
+            return Err("somebody else writes to the session".into());
+        }
+        let count = data.len() as u64;
+        session.hash.update(data);
+        session.bytes += count;
+        if let Some(received) = state.received.get_mut(index) {
+            received.bytes += count;
         }
         Ok(())
     }
@@ -558,33 +566,4 @@ impl Registry {
         let digest_header = HeaderName::from_static("docker-content-digest");
         with(answer(201), &digest_header, &digest)
     }
-}
-
-fn answer(status: u16) -> Answer {
-    let mut answer = Response::new(Full::default());
-    *answer.status_mut() = status.try_into().unwrap();
-    answer
-}
-
-fn refusal(status: u16, code: &str) -> Answer {
-    let body = serde_json::json!({"errors": [{"code": code}]}).to_string();
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status.try_into().unwrap();
-    answer
-}
-
-fn with(mut answer: Answer, name: &HeaderName, value: &str) -> Answer {
-    let value = HeaderValue::try_from(value).unwrap();
-    answer.headers_mut().insert(name, value);
-    answer
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> &'h str {
-    headers
-        .get(name)
-        .map_or("", |value| value.to_str().unwrap_or_default())
-}
-
-fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
-    text(headers, name).parse().ok()
 }

@@ -1,0 +1,57 @@
+//! Registries, and proxies before them, that want requests of some size.
+
+use hyper::Method;
+use violetd::registry::{Client, NoUploads};
+
+use super::{Blob, CHUNK_BYTES, MIB, Notes, sizes};
+use crate::support::{Auth, Behaviour, Distribution, Nginx, TestRegistry};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_bodies_is_found_once_and_kept_to() {
+    let behaviour = Behaviour {
+        body_bytes_max: 10 * MIB,
+        ..Behaviour::default()
+    };
+    let server = Distribution::start_as(behaviour).await;
+    let client = Client::new(server.options()).unwrap();
+    let notes = Notes::default();
+    Blob::new(32 * MIB).send(&client, &notes).await;
+    let requests = server.take_received();
+    let refused = requests.iter().filter(|it| it.status == 413).count();
+    assert_eq!(refused, 2, "{requests:?}");
+    for size_bytes in [9 * MIB, 2 * CHUNK_BYTES] {
+        Blob::new(size_bytes).send(&client, &notes).await;
+    }
+    let requests = server.take_received();
+    assert!(requests.iter().all(|it| it.status != 413), "{requests:?}");
+    assert_eq!(sizes(&requests, &Method::PATCH)[..3], [8, 1, 8]);
+    assert_eq!((server.sessions(), notes.len()), (0, 0));
+    assert_eq!(client.counters().retries, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_are_as_large_as_the_registry_wants_them() {
+    let behaviour = Behaviour {
+        chunk_bytes_min: 100 * MIB,
+        ..Behaviour::default()
+    };
+    let server = Distribution::start_as(behaviour).await;
+    let client = Client::new(server.options()).unwrap();
+    Blob::new(250 * MIB).send(&client, &NoUploads).await;
+    let requests = server.take_received();
+    assert_eq!(sizes(&requests, &Method::PATCH), [100, 100, 50]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_of_any_size_pass_a_real_proxy_that_caps_bodies() {
+    let registry = TestRegistry::start(Auth::None);
+    let nginx = Nginx::start(registry.address(), "client_max_body_size 10m;", "");
+    let client = Client::new(registry.options_via(nginx.address)).unwrap();
+    let notes = Notes::default();
+    for size_bytes in [40 * MIB, 2 * CHUNK_BYTES] {
+        let blob = Blob::new(size_bytes);
+        blob.send(&client, &notes).await;
+        assert_eq!(blob.found(&client).await, Some(size_bytes));
+    }
+    assert_eq!(notes.len(), 0);
+}

@@ -215,7 +215,17 @@ fn reach(error: &Error) -> Reach {
                 Reach::Repository
             }
         },
-        _ => Reach::Repository,
+        Error::Platform(_)
+        | Error::Catalog(_)
+        | Error::Tree(_)
+        | Error::Conflict { .. }
+        | Error::SparseRefused { .. }
+        | Error::SubjectAbsent { .. }
+        | Error::ImageAbsent { .. }
+        | Error::NoArtifact
+        | Error::NoModulePlugin
+        | Error::ResourceFailed { .. }
+        | Error::ResourcePending { .. } => Reach::Repository,
     }
 }
 

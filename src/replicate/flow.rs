@@ -58,6 +58,13 @@ pub(super) struct BlobJob {
     is_leader: bool,
 }
 
+impl BlobJob {
+    /// Returns whether it is counted as a request or two.
+    const fn is_short(&self) -> bool {
+        !self.is_leader || self.from.is_some()
+    }
+}
+
 /// An image whose blobs are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ImageJob {
@@ -260,7 +267,7 @@ impl<'p> Flow<'p> {
             };
             let Reverse((_, job)) = queue.pop()?;
             if let Some(step) = self.begin_job(job) {
-                self.short_running += usize::from(self.is_short(&step));
+                self.short_running += usize::from(step.is_short());
                 return Some(Step::Blob(step));
             }
         }
@@ -291,7 +298,7 @@ impl<'p> Flow<'p> {
 
     /// Says that a blob has arrived.
     pub(super) fn arrived(&mut self, step: &BlobJob) {
-        self.short_running -= usize::from(self.is_short(step));
+        self.short_running -= usize::from(step.is_short());
         self.jobs[step.job as usize] = Progress::Arrived;
         let blob = &mut self.blobs[step.what.blob.at()];
         if !blob.is_certain {
@@ -307,7 +314,7 @@ impl<'p> Flow<'p> {
 
     /// Says that a blob could not be brought. Returns the images that fail.
     pub(super) fn failed(&mut self, step: &BlobJob, reach: Reach) -> Failures {
-        self.short_running -= usize::from(self.is_short(step));
+        self.short_running -= usize::from(step.is_short());
         let mut lost = vec![step.job];
         let blob = &mut self.blobs[step.what.blob.at()];
         if step.is_leader {
@@ -421,11 +428,6 @@ impl<'p> Flow<'p> {
         } else {
             self.long.push(ready);
         }
-    }
-
-    /// Returns whether a step is counted as a short one.
-    fn is_short(&self, step: &BlobJob) -> bool {
-        !step.is_leader || step.from.is_some()
     }
 
     /// Puts an image in the queue of those that can be put.

@@ -237,12 +237,12 @@ fn an_image_is_put_as_soon_as_its_blobs_are_there() {
     let base = digest("base").short();
     let put = registry.log.iter().position(|it| it.starts_with("put"));
     let last_send = registry.log.iter().rposition(|it| it.starts_with("send"));
-    let sent = registry.log.iter().filter(|it| it.contains(&base));
-    let sent: Vec<&String> = sent.collect();
-    let [send, mounts @ ..] = &sent[..] else {
+    let of_base = registry.log.iter().filter(|it| it.contains(&base));
+    let of_base: Vec<&String> = of_base.collect();
+    let [first, mounts @ ..] = &of_base[..] else {
         panic!("{:?}", registry.log)
     };
-    assert!(send.starts_with("send") && mounts.iter().all(|it| it.starts_with("mount")));
+    assert!(first.starts_with("send") && mounts.iter().all(|it| it.starts_with("mount")));
     assert_eq!(mounts.len(), 2);
     assert!(put < last_send.map(|at| at + 3), "{:?}", registry.log);
     registry.check_end();

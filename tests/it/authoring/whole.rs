@@ -207,3 +207,42 @@ fn show_and_verify_print_what_violet_prints() {
         )
     );
 }
+
+#[test]
+fn a_file_that_skopeo_logs_in_to_opens_the_registry() {
+    let source = Source::start();
+    let path = |name: &str| source.dir.path().join(name).display().to_string();
+    let (work, logins) = (path("work"), path("auth.json"));
+    source.registry.log_in(logins.as_ref());
+    let image = format!("{}/demo/app:v1", source.registry.address());
+    let create = [
+        "create", &work, "--type", "images", "--image", &image, "--plain",
+    ];
+    let refused = run_program(&create);
+    assert!(!refused.status.success(), "{refused:?}");
+    let created = run_program(&[&create, &["--docker-config", &logins][..]].concat());
+    assert!(created.status.success(), "{created:?}");
+    let package = path("one.tgz");
+    let package = [
+        "package",
+        &work,
+        "--output",
+        &package,
+        "--plain",
+        "--authfile",
+        &logins,
+    ];
+    let packed = run_program(&package);
+    assert!(packed.status.success(), "{packed:?}");
+    let shown = show(&source.dir.path().join("one.tgz"));
+    let root = source.images.placed[0].root.digest;
+    assert_eq!(shown["images"][0]["digest"], root.to_string());
+
+    // Another registry is none of those that it knows.
+    write(
+        logins.as_ref(),
+        r#"{"auths": {"registry.example": {"auth": "hunter2"}}}"#,
+    );
+    let refused = run_program(&[&create, &["--docker-config", &logins][..]].concat());
+    assert!(!refused.status.success(), "{refused:?}");
+}

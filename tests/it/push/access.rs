@@ -67,6 +67,35 @@ fn passwords_come_from_standard_input_files_and_the_environment_and_show_nowhere
 }
 
 #[test]
+fn a_file_that_skopeo_logs_in_to_is_a_login() {
+    let registry = TestRegistry::start(Auth::Basic);
+    let package = Package::small("app");
+    let dir = tempfile::TempDir::new().unwrap();
+    let logins = dir.path().join("auth.json");
+    registry.log_in(&logins);
+    let address = registry.address().to_string();
+    // Each time as somebody who knows nothing of the registry.
+    let push = || {
+        let user = User::new();
+        let mut push = user.push();
+        push.args(["--dest-repo", &address, "--plain", "--docker-config"]);
+        push.arg(&logins).arg(&package.path).output().unwrap()
+    };
+    let output = push();
+    assert_eq!(report_of(&output, 0)["state"], "done", "{output:?}");
+
+    write(&logins, r#"{"auths": {"#);
+    let output = push();
+    assert!(!output.status.success(), "{output:?}");
+    let said = format!(
+        "{}{}",
+        words(&output),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(said.contains("no login from file "), "{said}");
+}
+
+#[test]
 fn a_registry_needs_a_login_or_the_word_that_there_is_none() {
     let package = Package::small("app");
     let path = package.path.to_str().unwrap();

@@ -108,6 +108,18 @@ impl TestRegistry {
         }
     }
 
+    /// Has skopeo log in as [`USERNAME`] at a registry without TLS, and write that to a file.
+    pub(crate) fn log_in(&self, path: &Path) {
+        let mut skopeo = Command::new("skopeo");
+        skopeo
+            .args(["login", "--tls-verify=false"])
+            .args(["--username", USERNAME, "--password", PASSWORD])
+            .arg("--authfile")
+            .arg(path)
+            .arg(self.address.to_string());
+        run("skopeo", &mut skopeo);
+    }
+
     /// Returns the folder of the storage; `docker/registry/v2` is below it.
     pub(crate) fn storage(&self) -> &Path {
         self.dir.path()

@@ -284,7 +284,7 @@ impl Item {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::tests::{Known, digest, plan_with, state, tree, wanted};
+    use super::super::planner::tests::{Known, digest, plan_with, state, tree, wanted};
     use super::*;
     use crate::base::Class;
 

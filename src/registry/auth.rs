@@ -334,12 +334,12 @@ impl Authenticator {
             let is_denied =
                 matches!(status, 401 | 403) || (status == 400 && request.method == Method::POST);
             let error = answer.into_error(self.user(), asked_at).await;
-            return Err(match error {
-                Error::Forbidden { message, .. } | Error::Status { message, .. } if is_denied => {
-                    self.denied(message)
-                }
-                error => error,
-            });
+            if is_denied
+                && let Error::Forbidden { message, .. } | Error::Status { message, .. } = error
+            {
+                return Err(self.denied(message));
+            }
+            return Err(error);
         }
         let body = answer.body(TOKEN_ANSWER_BYTES_MAX).await?;
         let token = Token::parse(&body, asked_at).map_err(|reason| Error::Answer {

@@ -9,7 +9,7 @@
 //!
 //! # References
 //!
-//! Distribution project, "Token Authentication Specification", and "OAuth2 Token Authentication" for the form.
+//! Distribution project, "Token Authentication Specification", and "`OAuth2` Token Authentication" for the form.
 
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};

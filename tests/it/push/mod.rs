@@ -28,6 +28,10 @@ impl User {
     }
 
     /// Returns a push to a registry over plain HTTP that asks for no login.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "addresses of several types are at hand"
+    )]
     fn push_to(&self, registry: impl ToString) -> Command {
         let mut command = self.push();
         command

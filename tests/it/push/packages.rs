@@ -48,7 +48,7 @@ fn each_image_has_what_was_done_for_it_and_nothing_is_counted_twice() {
     let mut images = Images::default();
     let shared = noise(1, 300_000);
     images.add("team/app", "v1", &[shared.clone(), noise(2, 50_000)]);
-    images.add("team/app", "v2", &[shared.clone()]);
+    images.add("team/app", "v2", std::slice::from_ref(&shared));
     images.add("team/web", "v1", &[shared]);
     let package = Package::operator("app", images);
     let user = User::new();
@@ -148,7 +148,7 @@ fn what_lies_beside_a_package_must_fit_and_a_keyring_asks_for_a_signature() {
     );
     assert_eq!(unsigned["files"][0]["code"], "no-signature", "{unsigned:#}");
     write(&folder.path().join("app.tgz.sig"), signer.sign(&path));
-    let signed = report(
+    let accepted = report(
         user.push_to(registry.address())
             .arg("--keyring")
             .arg(&keys)
@@ -156,7 +156,7 @@ fn what_lies_beside_a_package_must_fit_and_a_keyring_asks_for_a_signature() {
         0,
     );
     assert_eq!(
-        signed["files"][0]["packages"][0]["provenance"]["by"],
+        accepted["files"][0]["packages"][0]["provenance"]["by"],
         "signature"
     );
 

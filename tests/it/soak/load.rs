@@ -64,7 +64,7 @@ fn every_package_that_is_kept_can_be_pushed_whole_whatever_was_removed_meanwhile
             }
             scope.spawn(|| {
                 while Instant::now() < until {
-                    clean(&daemon.setup, &counts)
+                    clean(&daemon.setup, &counts);
                 }
             });
         });

@@ -299,9 +299,8 @@ impl Registry {
             (Some(Route::Version), "GET") => Ok(answer(200)),
             (Some(Route::Begin(repository)), "POST") => Ok(self.begin(repository, parameters)),
             (Some(Route::Session(repository, id)), method) => {
-                let is_latest = match self.find(repository, id, parameters) {
-                    Ok(is_latest) => is_latest,
-                    Err(refused) => return Ok(refused),
+                let Some(is_latest) = self.find(repository, id, parameters) else {
+                    return Ok(refusal(404, "BLOB_UPLOAD_UNKNOWN"));
                 };
                 match method {
                     "GET" => Ok(self.located(204, id)),
@@ -311,7 +310,7 @@ impl Registry {
                     }
                     "PATCH" | "PUT" if !is_latest => Ok(refusal(416, "RANGE_INVALID")),
                     "PATCH" => self.patch(&head.headers, id, body, index).await,
-                    "PUT" => self.put(repository, parameters, id, body, index).await,
+                    "PUT" => self.put((repository, parameters.get("digest")), id, body, index).await,
                     _ => Ok(self.problem(head)),
                 }
             }
@@ -383,20 +382,20 @@ impl Registry {
         }
     }
 
-    /// Returns whether a request came to the latest location of its session.
+    /// Returns whether a request came to the latest location of its session, if that is there.
     fn find(
         &self,
         repository: &str,
         id: u64,
         parameters: &BTreeMap<String, String>,
-    ) -> Result<bool, Answer> {
+    ) -> Option<bool> {
         let state = self.state();
         let session = state.sessions.get(&id);
         let Some(session) = session.filter(|it| it.repository == repository) else {
-            return Err(refusal(404, "BLOB_UPLOAD_UNKNOWN"));
+            return None;
         };
         let location = session.location.to_string();
-        Ok(parameters.get("_state") == Some(&location))
+        Some(parameters.get("_state") == Some(&location))
     }
 
     /// Answers with a new location of a session, and with what it holds.
@@ -449,8 +448,7 @@ impl Registry {
 
     async fn put(
         &self,
-        repository: &str,
-        parameters: &BTreeMap<String, String>,
+        (repository, digest): (&str, Option<&String>),
         id: u64,
         body: Incoming,
         index: usize,
@@ -461,7 +459,7 @@ impl Registry {
             return Ok(refusal(404, "BLOB_UPLOAD_UNKNOWN"));
         };
         let found = Digest::from_bytes(session.hash.finalize().into()).to_string();
-        if parameters.get("digest") != Some(&found) {
+        if digest != Some(&found) {
             return Ok(refusal(400, "DIGEST_INVALID"));
         }
         let key = (repository.to_owned(), found);

@@ -94,7 +94,7 @@ impl Blob {
                 bytes,
                 resumed_bytes,
             } => (bytes, resumed_bytes),
-            other => panic!("{other:?}"),
+            other @ (Uploaded::Mounted | Uploaded::Present) => panic!("{other:?}"),
         }
     }
 }

@@ -299,9 +299,8 @@ impl Registry {
             (Some(Route::Version), "GET") => Ok(answer(200)),
             (Some(Route::Begin(repository)), "POST") => Ok(self.begin(repository, parameters)),
             (Some(Route::Session(repository, id)), method) => {
-                let is_latest = match self.find(repository, id, parameters) {
-                    Ok(is_latest) => is_latest,
-                    Err(refused) => return Ok(refused),
+                let Some(is_latest) = self.find(repository, id, parameters) else {
+                    return Ok(refusal(404, "BLOB_UPLOAD_UNKNOWN"));
                 };
                 match method {
                     "GET" => Ok(self.located(204, id)),
@@ -311,7 +310,7 @@ impl Registry {
                     }
                     "PATCH" | "PUT" if !is_latest => Ok(refusal(416, "RANGE_INVALID")),
                     "PATCH" => self.patch(&head.headers, id, body, index).await,
-                    "PUT" => self.put(repository, parameters, id, body, index).await,
+                    "PUT" => self.put(parameters, id, body, index).await,
                     _ => Ok(self.problem(head)),
                 }
             }
@@ -383,20 +382,18 @@ impl Registry {
         }
     }
 
-    /// Returns whether a request came to the latest location of its session.
+    /// Returns whether a request came to the latest location of its session, if there is such a session.
     fn find(
         &self,
         repository: &str,
         id: u64,
         parameters: &BTreeMap<String, String>,
-    ) -> Result<bool, Answer> {
+    ) -> Option<bool> {
         let state = self.state();
         let session = state.sessions.get(&id);
-        let Some(session) = session.filter(|it| it.repository == repository) else {
-            return Err(refusal(404, "BLOB_UPLOAD_UNKNOWN"));
-        };
+        let session = session.filter(|it| it.repository == repository)?;
         let location = session.location.to_string();
-        Ok(parameters.get("_state") == Some(&location))
+        Some(parameters.get("_state") == Some(&location))
     }
 
     /// Answers with a new location of a session, and with what it holds.
@@ -449,7 +446,6 @@ impl Registry {
 
     async fn put(
         &self,
-        repository: &str,
         parameters: &BTreeMap<String, String>,
         id: u64,
         body: Incoming,
@@ -464,7 +460,7 @@ impl Registry {
         if parameters.get("digest") != Some(&found) {
             return Ok(refusal(400, "DIGEST_INVALID"));
         }
-        let key = (repository.to_owned(), found);
+        let key = (session.repository, found);
         state.blobs.insert(key, session.bytes);
         Ok(answer(201))
     }

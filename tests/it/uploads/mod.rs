@@ -340,10 +340,13 @@ async fn an_upload_that_cannot_go_on_now_waits_for_the_next_run_and_one_that_nev
     assert_eq!((server.sessions(), notes.len()), (1, 1));
     let direct = Client::new(server.options()).unwrap();
     let left = notes.find(&repository(), &blob.descriptor.digest).unwrap();
+    // It is none of a client of another address.
     direct.cancel_upload(&repository(), &left).await.unwrap();
+    assert_eq!(server.sessions(), 1);
+    client.cancel_upload(&repository(), &left).await.unwrap();
     assert_eq!(server.sessions(), 0);
     // Once more is a success.
-    direct.cancel_upload(&repository(), &left).await.unwrap();
+    client.cancel_upload(&repository(), &left).await.unwrap();
 
     let mut truncated = Blob::new(2 * CHUNK_BYTES);
     truncated.descriptor.size_bytes += 1;

@@ -310,7 +310,7 @@ impl Registry {
                     }
                     "PATCH" | "PUT" if !is_latest => Ok(refusal(416, "RANGE_INVALID")),
                     "PATCH" => self.patch(&head.headers, id, body, index).await,
-                    "PUT" => self.put((repository, parameters.get("digest")), id, body, index).await,
+                    "PUT" => self.put(parameters, id, body, index).await,
                     _ => Ok(self.problem(head)),
                 }
             }
@@ -382,7 +382,7 @@ impl Registry {
         }
     }
 
-    /// Returns whether a request came to the latest location of its session, if that is there.
+    /// Returns whether a request came to the latest location of its session, if there is such a session.
     fn find(
         &self,
         repository: &str,
@@ -391,9 +391,7 @@ impl Registry {
     ) -> Option<bool> {
         let state = self.state();
         let session = state.sessions.get(&id);
-        let Some(session) = session.filter(|it| it.repository == repository) else {
-            return None;
-        };
+        let session = session.filter(|it| it.repository == repository)?;
         let location = session.location.to_string();
         Some(parameters.get("_state") == Some(&location))
     }
@@ -448,7 +446,7 @@ impl Registry {
 
     async fn put(
         &self,
-        (repository, digest): (&str, Option<&String>),
+        parameters: &BTreeMap<String, String>,
         id: u64,
         body: Incoming,
         index: usize,
@@ -459,10 +457,10 @@ impl Registry {
             return Ok(refusal(404, "BLOB_UPLOAD_UNKNOWN"));
         };
         let found = Digest::from_bytes(session.hash.finalize().into()).to_string();
-        if digest != Some(&found) {
+        if parameters.get("digest") != Some(&found) {
             return Ok(refusal(400, "DIGEST_INVALID"));
         }
-        let key = (repository.to_owned(), found);
+        let key = (session.repository, found);
         state.blobs.insert(key, session.bytes);
         Ok(answer(201))
     }

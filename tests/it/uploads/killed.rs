@@ -7,9 +7,7 @@ use violetd::registry::{Client, Mount, Uploaded, Uploads as _};
 use super::{
     Blob, CHUNK_BYTES, MIB, Notes, connect, kill_after, methods, repository, unfinished_uploads,
 };
-use crate::support::{
-    Auth, Daemon, Distribution, Nginx, Package, Setup, TestRegistry, within,
-};
+use crate::support::{Auth, Daemon, Distribution, Nginx, Package, Setup, TestRegistry, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_process_goes_on_where_the_registry_is() {

@@ -7,7 +7,9 @@ use violetd::registry::{Client, Mount, Uploaded, Uploads as _};
 use super::{
     Blob, CHUNK_BYTES, MIB, Notes, connect, kill_after, methods, repository, unfinished_uploads,
 };
-use crate::support::{Auth, Daemon, Distribution, Nginx, Package, Setup, TestRegistry, within};
+use crate::support::{
+    Auth, Daemon, Distribution, Images, Nginx, Package, Setup, TestRegistry, noise, within,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_process_goes_on_where_the_registry_is() {
@@ -131,6 +133,40 @@ async fn an_upload_to_a_registry_that_has_moved_is_begun_anew() {
     );
     assert_eq!(blob.found(&client).await, Some(blob.descriptor.size_bytes));
     assert_eq!(former.received_bytes(), CHUNK_BYTES);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_was_killed_sends_what_is_missing_and_leaves_no_session() {
+    let server = Distribution::start().await;
+    let mut images = Images::default();
+    let large = noise(7, usize::try_from(2 * CHUNK_BYTES).unwrap());
+    images.add("large", "v1", &[large]);
+    let package = Package::operator("large", images);
+    let setup = Setup::new("none").target("global-a", "primary", server.address(), "");
+    // In the second chunk, and in the third one, which is what is left of the second.
+    let mut daemon = Daemon::start(setup);
+    daemon.setup.drop_package(&package);
+    for reached in [80 * MIB, 100 * MIB] {
+        server.hold_at(reached);
+        server.wait_for_bytes(reached).await;
+        let setup = daemon.kill();
+        server.release();
+        server.wait_until_idle().await;
+        assert!(server.sessions() > 0);
+        server.hold_at(100 * MIB);
+        daemon = Daemon::start(setup);
+    }
+    server.release();
+    daemon.wait_in_sync(1);
+    assert_eq!(server.sessions(), 0);
+    let blobs = package.images.placed.iter().flat_map(|image| &image.blobs);
+    let blob_bytes: u64 = blobs.map(|blob| blob.size_bytes).sum();
+    assert_eq!(server.received_bytes(), blob_bytes);
+    let catalog = Catalog::open(&daemon.stop().state_dir).unwrap();
+    assert_eq!(
+        catalog.list_uploads(&"global-a".parse().unwrap()).unwrap(),
+        []
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

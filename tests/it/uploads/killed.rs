@@ -162,7 +162,8 @@ async fn a_daemon_that_was_killed_sends_what_is_missing_and_leaves_no_session() 
     let blobs = package.images.placed.iter().flat_map(|image| &image.blobs);
     let blob_bytes: u64 = blobs.map(|blob| blob.size_bytes).sum();
     assert_eq!(server.received_bytes(), blob_bytes);
-    let catalog = Catalog::open(&daemon.stop().state_dir).unwrap();
+    let setup = daemon.stop();
+    let catalog = Catalog::open(&setup.state_dir).unwrap();
     assert_eq!(
         catalog.list_uploads(&"global-a".parse().unwrap()).unwrap(),
         []
@@ -203,6 +204,7 @@ async fn an_upload_that_no_package_wants_is_cancelled_by_the_next_run() {
     let lines = daemon.log_lines("upload of an earlier run was cancelled");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(!lines[0].contains("_state"), "{lines:?}");
-    let catalog = Catalog::open(&daemon.stop().state_dir).unwrap();
+    let setup = daemon.stop();
+    let catalog = Catalog::open(&setup.state_dir).unwrap();
     assert_eq!(catalog.list_uploads(&record.target).unwrap(), []);
 }

@@ -8,7 +8,7 @@ use super::{Works, listed, name_of};
 use crate::crash::{Random, Victim, from_environment};
 use crate::daemon::assert_holds;
 use crate::support::{
-    Auth, Daemon, Package, Setup, TestRegistry, assert_checked, assert_whole, has_command, names,
+    Auth, Daemon, Package, Setup, TestRegistry, assert_checked, assert_whole, names,
 };
 
 /// Packages that are dropped before each kill.
@@ -27,7 +27,6 @@ fn a_daemon_killed_at_random_moments_under_load_loses_nothing_that_was_ready() {
     let mut setup = Setup::new("none")
         .target("global-a", "primary", registries[0].address(), "")
         .target("global-b", "standby", registries[1].address(), "");
-    let has_check = has_command("check");
     let (mut works, mut packages) = (Works::default(), Vec::new());
     let mut counts = Counts::default();
     for round in 0..kills {
@@ -53,9 +52,7 @@ fn a_daemon_killed_at_random_moments_under_load_loses_nothing_that_was_ready() {
         let what = format!("round {round}, killed after {moment} bytes");
         let held = assert_whole(&setup.state_dir, &what);
         assert!(ready.is_subset(&held), "{what}: {ready:?}, {held:?}");
-        if has_check {
-            assert_checked(&setup, &what);
-        }
+        assert_checked(&setup, &what);
         counts.note(&setup, &held, packages.len());
         println!("{what}: {} of {} packages", held.len(), packages.len());
         let is_last = round + 1 == kills;

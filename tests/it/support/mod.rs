@@ -56,7 +56,7 @@ pub(crate) use self::rough::{Ending, RoughLine};
 pub(crate) use self::scripted::{Scripted, Step, on};
 pub(crate) use self::socks::Socks;
 pub(crate) use self::token_server::{IDENTITY_TOKEN, TokenServer};
-pub(crate) use self::whole::{assert_checked, assert_whole, has_command};
+pub(crate) use self::whole::{assert_checked, assert_whole};
 pub(crate) use self::workshop::{
     WORKSHOP_IMAGE, Workshop, digest_of_manifest, parts_of_manifest, raw_manifest, skopeo,
     skopeo_copy,

@@ -7,7 +7,7 @@ use violetd::base::Digest;
 use violetd::catalog::Catalog;
 use violetd::store::Store;
 
-use super::{Setup, run_program};
+use super::Setup;
 
 /// Fails the test unless every blob has the digest that its name says, and every package of the catalog is there with all
 /// that it keeps. Returns the packages. `what` says what has happened to the directory.
@@ -40,11 +40,6 @@ pub(crate) fn assert_whole(state_dir: &Path, what: &str) -> BTreeSet<Digest> {
         }
     }
     packages.iter().map(|package| package.digest).collect()
-}
-
-/// Returns whether the program has a command.
-pub(crate) fn has_command(name: &str) -> bool {
-    run_program(&[name, "--help"]).status.success()
 }
 
 /// Fails the test unless `violetd check --deep` finds no error.

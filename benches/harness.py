@@ -93,11 +93,15 @@ def measure(*command, **options):
 class Server:
     """A child process that logs to standard error; its lines arrive with the time at which they did."""
 
-    def __init__(self, command, log_path):
+    def __init__(self, command, log_path, environment=None):
         self.name = pathlib.Path(command[0]).name
         self.log_path = log_path
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
         )
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -154,8 +158,17 @@ class Server:
             self.process.wait()
 
 
+def unit_environment():
+    """Returns the environment that the systemd unit gives to the daemon."""
+    unit = HERE.parent / "systemd" / "violetd.service"
+    return dict(re.findall(r"^Environment=(\w+)=(\S*)$", unit.read_text(), re.MULTILINE))
+
+
 class Daemon(Server):
-    """violetd, with one drop folder and one target. Never runs by itself: only when it is asked to."""
+    """violetd, with one drop folder and one target, as the systemd unit starts it.
+
+    Never runs by itself: only when it is asked to.
+    """
 
     CONFIG = """\
 state_dir = "{dir}/state"
@@ -188,7 +201,7 @@ no_auth = true
         config.write_text(self.CONFIG.format(dir=folder, registry=registry, packages=packages, target=target) + more)
         self.folder, self.target = folder, target
         self.socket = folder / "admin.sock"
-        super().__init__([binary, "serve", "--config", config], folder / "violetd.log")
+        super().__init__([binary, "serve", "--config", config], folder / "violetd.log", unit_environment())
         self.wait_for("daemon is ready")
 
     def ingest(self, package):

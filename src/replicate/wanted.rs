@@ -86,6 +86,8 @@ impl Wanted {
             });
         }
         drop(places);
+        // They stay for the whole run.
+        wanted.images.shrink_to_fit();
         wanted.sort();
         wanted
     }

@@ -4,7 +4,7 @@
 //! the server behind names itself by the proxy's address.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -23,6 +23,11 @@ use super::within;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// What the kernel keeps of a connection before the proxy reads it, in bytes, give or take a factor of two.
+const BUFFER_BYTES: u32 = 512 << 10;
+/// Connections that wait to be accepted: the library's own default.
+const BACKLOG: u32 = 1024;
 
 /// What happens to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +83,7 @@ impl Proxy {
             uploaded: watch::Sender::new(0),
             uploaded_max: watch::Sender::new(u64::MAX),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen();
         Self {
             address: listener.local_addr().unwrap(),
             task: tokio::spawn(serve(listener, {
@@ -131,6 +136,14 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Listens with buffers that hold little, whatever the system would let them grow to: what a client has handed over is counted soon.
+fn listen() -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(BUFFER_BYTES).unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    socket.listen(BACKLOG).unwrap()
 }
 
 impl State {

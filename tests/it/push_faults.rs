@@ -20,7 +20,9 @@ use std::net::SocketAddr;
 use crate::crash::from_environment;
 use crate::daemon::assert_holds;
 use crate::soak::{layer_bytes, package_with_layer};
-use crate::support::{Auth, Daemon, Distribution, Ending, Package, RoughLine, Setup, TestRegistry};
+use crate::support::{
+    Auth, Daemon, Distribution, Ending, PATIENCE, Package, RoughLine, Setup, TestRegistry,
+};
 
 /// How often a registry that keeps only finished requests may lose what a connection carried, until requests are small enough: from
 /// 64 MiB by halves to 4 MiB, which are the bounds in `src/registry/upload/chunk.rs`.
@@ -74,7 +76,8 @@ async fn push_over(ending: Ending, registry: SocketAddr, package: &Package) -> u
         .variable("VIOLETD_REPLICATE__IDLE_TIMEOUT", "1s");
     let daemon = Daemon::start(setup);
     daemon.setup.drop_package(package);
-    daemon.wait_in_sync(1);
+    let connections = u32::try_from(layer_bytes() / share_bytes()).unwrap();
+    daemon.wait_longer_in_sync(PATIENCE * connections.max(1), 1);
     daemon.stop();
     let (broken, bytes) = (line.broken(), line.bytes());
     let again = bytes.saturating_sub(package.images.total_bytes());

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 use crate::crash::{Victim, from_environment};
 use crate::daemon::{assert_holds, setup_without_delivery, wait_ready};
 use crate::soak::{layer_bytes, package_with_layer};
-use crate::support::{Auth, Daemon, Distribution, Package, Proxy, Setup, TestRegistry, names};
+use crate::support::{
+    Auth, Daemon, Distribution, PATIENCE, Package, Proxy, Setup, TestRegistry, names,
+};
 
 /// At which part of the layer the push is killed, in turn, in percent.
 const MOMENTS: [u64; 3] = [10, 50, 90];
@@ -100,7 +102,8 @@ async fn kill_and_finish(
     let before_bytes = proxy.uploaded_bytes();
     proxy.hold_uploads_at(u64::MAX);
     let daemon = Daemon::start(setup);
-    daemon.wait_in_sync(1);
+    let gibibytes = u32::try_from(layer_bytes() >> 30).unwrap();
+    daemon.wait_longer_in_sync(PATIENCE * (1 + 2 * gibibytes), 1);
     daemon.stop();
     let sent = Sent {
         before_bytes,

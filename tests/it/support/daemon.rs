@@ -233,7 +233,16 @@ impl Daemon {
 
     /// Waits until the status is as wanted, and returns it.
     pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_longer_until(PATIENCE, what, is_so)
+    }
+
+    fn wait_longer_until(
+        &self,
+        patience: Duration,
+        what: &str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let deadline = Instant::now() + patience;
         loop {
             let seen = self.process.log.count();
             let status = self.status();
@@ -242,7 +251,7 @@ impl Daemon {
             }
             assert!(
                 Instant::now() < deadline,
-                "{what} did not happen within {PATIENCE:?}\n{status:#}\n{}",
+                "{what} did not happen within {patience:?}\n{status:#}\n{}",
                 self.process.log.tail()
             );
             self.process.log.wait_for_more_than(seen, LOOK);
@@ -251,10 +260,19 @@ impl Daemon {
 
     /// Waits until this many packages are ready and every target holds all of them.
     pub(crate) fn wait_in_sync(&self, packages: usize) -> Value {
-        self.wait_until(&format!("sync of {packages} packages"), |status| {
-            let ready = status["packages"].as_array().unwrap().len();
-            ready == packages && status["is_in_sync"] == true && is_quiet(status)
-        })
+        self.wait_longer_in_sync(PATIENCE, packages)
+    }
+
+    /// As [`Self::wait_in_sync`], for what takes longer.
+    pub(crate) fn wait_longer_in_sync(&self, patience: Duration, packages: usize) -> Value {
+        self.wait_longer_until(
+            patience,
+            &format!("sync of {packages} packages"),
+            |status| {
+                let ready = status["packages"].as_array().unwrap().len();
+                ready == packages && status["is_in_sync"] == true && is_quiet(status)
+            },
+        )
     }
 
     /// Asks for runs of all targets and waits until they have ended. Returns the status after them.

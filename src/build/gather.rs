@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::sync::Arc;
 
 use super::folder::Sources;
-use super::layout::Layout;
+use super::layout::{Layout, Layouts};
 use super::platforms::{self, Choice, IndexForm};
 use super::referrers::{Place, Referrer, fallback_index, fallback_tag, sibling};
 use super::remote::Remote;
@@ -34,7 +35,7 @@ pub(super) struct Gathered {
     /// What became of its index.
     pub(super) form: Form,
     blobs: Vec<Descriptor>,
-    layout: Option<Layout>,
+    layout: Option<Arc<Layout>>,
 }
 
 /// The manifest or index of an image.
@@ -85,6 +86,13 @@ impl Top {
     }
 }
 
+/// The places that images come from.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) remote: Remote,
+    pub(super) layouts: Layouts,
+}
+
 /// Where the bytes of a blob are.
 pub(super) enum Origin<'a> {
     Manifest(&'a [u8]),
@@ -105,40 +113,41 @@ impl Origin<'_> {
 impl Gathered {
     /// Gathers an image of a manifest.
     pub(super) fn image(
-        remote: &Remote,
+        places: &Places,
         reference: &ImageReference,
         sources: &Sources,
         wanted: Wanted<'_>,
     ) -> Result<Self, Error> {
         let source = sources.get(&reference.encode());
         let layout = source
-            .map(|source| Layout::open(&source.layout))
+            .map(|source| places.layouts.open(&source.layout))
             .transpose()?;
         let bytes = match (&layout, source) {
             (Some(layout), Some(source)) => {
                 layout.read_manifest(&layout.find(source.name.as_deref())?.digest)?
             }
-            (None, _) | (_, None) => remote.resolve(reference)?,
+            (None, _) | (_, None) => places.remote.resolve(reference)?,
         };
         let digest = Digest::of(&bytes);
         check_pin(reference, digest)?;
         let reference = sibling(reference, reference.tag().cloned(), digest);
         let top = Top::choose(&reference, bytes, wanted)?;
-        Self::follow(remote, reference, layout, top)
+        Self::follow(&places.remote, reference, layout, top)
     }
 
     /// Gathers a referrer, by its digest.
-    pub(super) fn referrer(remote: &Remote, referrer: &Referrer) -> Result<Self, Error> {
-        let layout = referrer.layout.as_deref().map(Layout::open).transpose()?;
+    pub(super) fn referrer(places: &Places, referrer: &Referrer) -> Result<Self, Error> {
+        let layout = referrer.layout.as_deref();
+        let layout = layout.map(|path| places.layouts.open(path)).transpose()?;
         let digest = referrer.image.digest().ok_or_else(|| Error::Referrers {
             image: Box::new(referrer.image.clone()),
             reason: "expected a digest, found none".to_owned(),
         })?;
-        let place = place(remote, &referrer.image, layout.as_ref());
+        let place = place(&places.remote, &referrer.image, layout.as_deref());
         let bytes = place.read_manifest(digest)?;
         check_pin(&referrer.image, Digest::of(&bytes))?;
         let top = Top::whole(bytes);
-        Self::follow(remote, referrer.image.clone(), layout, top)
+        Self::follow(&places.remote, referrer.image.clone(), layout, top)
     }
 
     /// Makes the index under the fallback tag of `subject`, of referrers that were gathered.
@@ -164,7 +173,7 @@ impl Gathered {
     fn follow(
         remote: &Remote,
         reference: ImageReference,
-        layout: Option<Layout>,
+        layout: Option<Arc<Layout>>,
         top: Top,
     ) -> Result<Self, Error> {
         let Top { form, packed } = top;
@@ -177,7 +186,7 @@ impl Gathered {
         })?;
         let root = Descriptor::of(&media_type, &packed);
         let mut manifests = BTreeMap::from([(root.digest, packed)]);
-        let place = place(remote, &reference, layout.as_ref());
+        let place = place(remote, &reference, layout.as_deref());
         let tree = Tree::read(&root, |manifest| {
             let is_left_out = match &form {
                 Form::Sparse { omitted } => omitted.contains(&manifest.digest),
@@ -210,7 +219,7 @@ impl Gathered {
 
     /// Returns where the image comes from.
     pub(super) fn place<'a>(&'a self, remote: &'a Remote) -> Place<'a> {
-        place(remote, &self.reference, self.layout.as_ref())
+        place(remote, &self.reference, self.layout.as_deref())
     }
 
     /// Returns the manifests to which something may refer that belongs to this image: those that are packed, and the

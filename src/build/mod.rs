@@ -41,8 +41,8 @@ use tokio::runtime::Handle;
 pub use self::error::Error;
 pub use self::folder::read_manifest;
 use self::folder::{Build, Folder, LayoutSource, Sources};
-use self::gather::{Gathered, Wanted};
-use self::layout::Layout;
+use self::gather::{Gathered, Places, Wanted};
+use self::layout::{Layout, Layouts};
 pub use self::listed::{Listed, ListedImage};
 pub use self::output::Written;
 pub use self::pack::{Completeness, Content, PackageOptions, Packaged, Spared};
@@ -186,14 +186,17 @@ pub struct Created {
 /// Makes packages. Blocking: to be used off the async threads of `runtime`.
 #[derive(Debug)]
 pub struct Builder {
-    remote: Remote,
+    places: Places,
 }
 
 impl Builder {
     /// Returns a builder that pulls with `access`.
     pub fn new(access: &Access, runtime: Handle) -> Result<Self, Error> {
         Ok(Self {
-            remote: Remote::new(access, runtime)?,
+            places: Places {
+                remote: Remote::new(access, runtime)?,
+                layouts: Layouts::default(),
+            },
         })
     }
 
@@ -201,12 +204,12 @@ impl Builder {
     pub fn create(&self, recipe: Recipe, path: &Path) -> Result<Created, Error> {
         let mut sources = Sources::new();
         let artifact = match &recipe.artifact {
-            Some(source) => pin(source, &mut sources)?.into_iter().next(),
+            Some(source) => self.pin(source, &mut sources)?.into_iter().next(),
             None => None,
         };
         let mut references: Vec<ImageReference> = artifact.iter().cloned().collect();
         for source in &recipe.images {
-            references.extend(pin(source, &mut sources)?);
+            references.extend(self.pin(source, &mut sources)?);
         }
         if references.is_empty() {
             return Err(Error::NoImages);
@@ -215,7 +218,7 @@ impl Builder {
             platforms: &recipe.platforms,
             form: recipe.index,
         };
-        let gather = |image| Gathered::image(&self.remote, image, &sources, wanted);
+        let gather = |image| Gathered::image(&self.places, image, &sources, wanted);
         let images: Vec<Gathered> = references.iter().map(gather).collect::<Result<_, _>>()?;
         let found = match recipe.referrers {
             Referrers::Take => self.find_referrers(&images)?,
@@ -259,7 +262,7 @@ impl Builder {
             })
             .collect();
         for image in images {
-            let place = image.place(&self.remote);
+            let place = image.place(&self.places.remote);
             let found = search(place, &image.reference, image.subjects())?;
             for referrer in found.referrers {
                 if !seen.insert(referrer.clone()) {
@@ -274,6 +277,42 @@ impl Builder {
             all.absent.extend(found.absent);
         }
         Ok(all)
+    }
+
+    /// Returns the images of a source, those of layouts with their digests, and notes which come from layouts.
+    fn pin(
+        &self,
+        source: &ImageSource,
+        sources: &mut Sources,
+    ) -> Result<Vec<ImageReference>, Error> {
+        let (path, images) = match source {
+            ImageSource::Registry(reference) => return Ok(vec![reference.clone()]),
+            ImageSource::Layout {
+                reference,
+                path,
+                name,
+            } => (path, vec![(reference.clone(), name.clone())]),
+            ImageSource::WholeLayout { path } => {
+                let images = Layout::open(path)?.list_images()?.into_iter();
+                (
+                    path,
+                    images
+                        .map(|(reference, name)| (reference, Some(name)))
+                        .collect(),
+                )
+            }
+        };
+        let path = path.canonicalize().context("find", path)?;
+        let layout = self.places.layouts.open(&path)?;
+        let mut references = Vec::with_capacity(images.len());
+        for (reference, name) in images {
+            let digest = layout.find(name.as_deref())?.digest;
+            let reference = sibling(&reference, reference.tag().cloned(), digest);
+            let layout = path.clone();
+            sources.insert(reference.encode(), LayoutSource { layout, name });
+            references.push(reference);
+        }
+        Ok(references)
     }
 }
 
@@ -306,36 +345,4 @@ fn manifest(
         manifest.catalog_source = catalog_source;
     }
     manifest
-}
-
-/// Returns the images of a source, those of layouts with their digests, and notes which come from layouts.
-fn pin(source: &ImageSource, sources: &mut Sources) -> Result<Vec<ImageReference>, Error> {
-    let (path, images) = match source {
-        ImageSource::Registry(reference) => return Ok(vec![reference.clone()]),
-        ImageSource::Layout {
-            reference,
-            path,
-            name,
-        } => (path, vec![(reference.clone(), name.clone())]),
-        ImageSource::WholeLayout { path } => {
-            let images = Layout::open(path)?.list_images()?.into_iter();
-            (
-                path,
-                images
-                    .map(|(reference, name)| (reference, Some(name)))
-                    .collect(),
-            )
-        }
-    };
-    let path = path.canonicalize().context("find", path)?;
-    let layout = Layout::open(&path)?;
-    let mut references = Vec::with_capacity(images.len());
-    for (reference, name) in images {
-        let digest = layout.find(name.as_deref())?.digest;
-        let reference = sibling(&reference, reference.tag().cloned(), digest);
-        let layout = path.clone();
-        sources.insert(reference.encode(), LayoutSource { layout, name });
-        references.push(reference);
-    }
-    Ok(references)
 }

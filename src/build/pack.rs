@@ -131,7 +131,7 @@ impl Builder {
         let images: Vec<Gathered> = folder
             .manifest
             .images()
-            .map(|image| Gathered::image(&self.remote, image, &folder.sources, wanted))
+            .map(|image| Gathered::image(&self.places, image, &folder.sources, wanted))
             .collect::<Result<_, _>>()?;
         if images.is_empty() {
             return Err(Error::NoImages);
@@ -164,7 +164,7 @@ impl Builder {
                 break;
             }
             for referrer in now {
-                let gathered = Gathered::referrer(&self.remote, referrer)?;
+                let gathered = Gathered::referrer(&self.places, referrer)?;
                 packed.extend(gathered.manifests.keys());
                 let repository = gathered.reference.repository().clone();
                 let of_subject = by_subject.entry((repository, referrer.subject));
@@ -196,7 +196,7 @@ impl Builder {
         }
         for (digest, (size_bytes, origin)) in &selection.blobs {
             writer
-                .add_blob(digest, *size_bytes, &mut *origin.open(&self.remote)?)
+                .add_blob(digest, *size_bytes, &mut *origin.open(&self.places.remote)?)
                 .map_err(output::explain)?;
         }
         writer.finish().map_err(output::explain)?.publish()

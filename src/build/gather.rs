@@ -9,7 +9,7 @@ use super::layout::{Layout, Layouts};
 use super::platforms::{self, Choice, IndexForm};
 use super::referrers::{Place, Referrer, fallback_index, fallback_tag, sibling};
 use super::remote::Remote;
-use super::{Error, Form, PackedImage};
+use super::{AbsentLayer, Error, Foreign, Form, PackedImage};
 use crate::base::oci::{Descriptor, MEDIA_TYPE_INDEX, Manifest};
 use crate::base::{Digest, ImageReference, Platform, Tree};
 use crate::package::Image;
@@ -21,6 +21,8 @@ pub(super) struct Wanted<'a> {
     pub(super) platforms: &'a [Platform],
     /// What becomes of an index of which some are left out.
     pub(super) form: IndexForm,
+    /// Whether the content of foreign layers goes along.
+    pub(super) foreign: Foreign,
 }
 
 /// One image with its manifests in hand.
@@ -34,6 +36,8 @@ pub(super) struct Gathered {
     pub(super) manifests: BTreeMap<Digest, Vec<u8>>,
     /// What became of its index.
     pub(super) form: Form,
+    /// Foreign layers that should go along and whose content is not there.
+    absent: Vec<Digest>,
     blobs: Vec<Descriptor>,
     layout: Option<Arc<Layout>>,
 }
@@ -132,11 +136,15 @@ impl Gathered {
         check_pin(reference, digest)?;
         let reference = sibling(reference, reference.tag().cloned(), digest);
         let top = Top::choose(&reference, bytes, wanted)?;
-        Self::follow(&places.remote, reference, layout, top)
+        Self::follow(places, (reference, layout), top, wanted.foreign)
     }
 
     /// Gathers a referrer, by its digest.
-    pub(super) fn referrer(places: &Places, referrer: &Referrer) -> Result<Self, Error> {
+    pub(super) fn referrer(
+        places: &Places,
+        referrer: &Referrer,
+        foreign: Foreign,
+    ) -> Result<Self, Error> {
         let layout = referrer.layout.as_deref();
         let layout = layout.map(|path| places.layouts.open(path)).transpose()?;
         let digest = referrer.image.digest().ok_or_else(|| Error::Referrers {
@@ -147,7 +155,7 @@ impl Gathered {
         let bytes = place.read_manifest(digest)?;
         check_pin(&referrer.image, Digest::of(&bytes))?;
         let top = Top::whole(bytes);
-        Self::follow(&places.remote, referrer.image.clone(), layout, top)
+        Self::follow(places, (referrer.image.clone(), layout), top, foreign)
     }
 
     /// Makes the index under the fallback tag of `subject`, of referrers that were gathered.
@@ -164,6 +172,7 @@ impl Gathered {
             manifests: BTreeMap::from([(root.digest, bytes)]),
             root,
             form: Form::Whole,
+            absent: Vec::new(),
             blobs: Vec::new(),
             layout: None,
         })
@@ -171,10 +180,10 @@ impl Gathered {
 
     /// Reads all that is wanted below `top`.
     fn follow(
-        remote: &Remote,
-        reference: ImageReference,
-        layout: Option<Arc<Layout>>,
+        places: &Places,
+        (reference, layout): (ImageReference, Option<Arc<Layout>>),
         top: Top,
+        foreign: Foreign,
     ) -> Result<Self, Error> {
         let Top { form, packed } = top;
         let image = || Box::new(reference.clone());
@@ -186,7 +195,7 @@ impl Gathered {
         })?;
         let root = Descriptor::of(&media_type, &packed);
         let mut manifests = BTreeMap::from([(root.digest, packed)]);
-        let place = place(remote, &reference, layout.as_deref());
+        let place = place(&places.remote, &reference, layout.as_deref());
         let tree = Tree::read(&root, |manifest| {
             let is_left_out = match &form {
                 Form::Sparse { omitted } => omitted.contains(&manifest.digest),
@@ -202,16 +211,18 @@ impl Gathered {
             manifests.insert(manifest.digest, bytes.clone());
             Ok(Some(bytes))
         });
-        let tree = tree.map_err(|source| Error::Tree {
+        let mut tree = tree.map_err(|source| Error::Tree {
             image: image(),
             source: Box::new(source),
         })?;
+        let absent = take_foreign(foreign, &mut tree, place)?;
         let blobs = tree.blobs.into_iter().map(|blob| blob.descriptor).collect();
         Ok(Self {
             reference,
             root,
             manifests,
             form,
+            absent,
             blobs,
             layout,
         })
@@ -232,6 +243,14 @@ impl Gathered {
             subjects.remove(&self.root.digest);
         }
         subjects
+    }
+
+    /// Returns the foreign layers that should go along and whose content is not where the image comes from.
+    pub(super) fn absent(&self) -> impl Iterator<Item = AbsentLayer> {
+        self.absent.iter().map(|digest| AbsentLayer {
+            image: self.reference.by_tag(),
+            digest: *digest,
+        })
     }
 
     pub(super) fn packed(&self) -> PackedImage {
@@ -265,6 +284,21 @@ impl Gathered {
         });
         manifests.chain(blobs)
     }
+}
+
+/// Makes foreign layers a part of the tree whose content is there, if they are to go along. Returns the others then.
+fn take_foreign(foreign: Foreign, tree: &mut Tree, place: Place<'_>) -> Result<Vec<Digest>, Error> {
+    if foreign == Foreign::LeaveOut {
+        return Ok(Vec::new());
+    }
+    let mut there = BTreeSet::new();
+    for digest in tree.foreign.keys() {
+        if place.holds_blob(digest)? {
+            there.insert(*digest);
+        }
+    }
+    tree.take_in(|digest| there.contains(digest));
+    Ok(tree.foreign.keys().copied().collect())
 }
 
 fn place<'a>(

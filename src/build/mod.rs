@@ -36,6 +36,7 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub use self::error::Error;
@@ -113,6 +114,17 @@ pub enum Referrers {
     LeaveOut,
 }
 
+/// Whether the content of foreign layers goes along: of those that are not to be passed on, for which manifests name URLs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Foreign {
+    /// It does not.
+    #[default]
+    LeaveOut,
+    /// It does, where it is there.
+    Take,
+}
+
 /// What to make a package of.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -134,6 +146,8 @@ pub struct Recipe {
     pub index: IndexForm,
     /// Whether what refers to the images goes along.
     pub referrers: Referrers,
+    /// Whether the content of foreign layers goes along.
+    pub foreign: Foreign,
     /// The catalogue that the operator is published in.
     pub catalog_source: Option<String>,
     /// The document of a plugin.
@@ -168,6 +182,15 @@ pub struct PackedImage {
     pub form: Form,
 }
 
+/// A foreign layer that should go along, and whose content is not where its image comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AbsentLayer {
+    /// The image.
+    pub image: ImageReference,
+    /// The layer.
+    pub digest: Digest,
+}
+
 /// What [`Builder::create`] wrote.
 #[derive(Clone, Debug)]
 pub struct Created {
@@ -181,6 +204,8 @@ pub struct Created {
     pub left_out: Vec<ImageReference>,
     /// What is listed as referring to an image, and is not there.
     pub absent: Vec<ImageReference>,
+    /// Foreign layers of the images that will be missing.
+    pub absent_layers: Vec<AbsentLayer>,
 }
 
 /// Makes packages. Blocking: to be used off the async threads of `runtime`.
@@ -217,6 +242,7 @@ impl Builder {
         let wanted = Wanted {
             platforms: &recipe.platforms,
             form: recipe.index,
+            foreign: recipe.foreign,
         };
         let gather = |image| Gathered::image(&self.places, image, &sources, wanted);
         let images: Vec<Gathered> = references.iter().map(gather).collect::<Result<_, _>>()?;
@@ -225,6 +251,7 @@ impl Builder {
             Referrers::LeaveOut => FoundReferrers::default(),
         };
         let packed = images.iter().map(Gathered::packed).collect();
+        let absent_layers = images.iter().flat_map(Gathered::absent).collect();
         let referrers = found.referrers.len() - found.left_out.len();
         let mut pinned = images.into_iter().map(|image| image.reference);
         let artifact = artifact.and_then(|_| pinned.next());
@@ -232,6 +259,7 @@ impl Builder {
         let mut folder = Folder {
             build: Build {
                 index: recipe.index,
+                nondistributable: recipe.foreign,
                 referrers: found.referrers,
             },
             manifest: manifest(recipe, artifact, pinned.collect()),
@@ -247,6 +275,7 @@ impl Builder {
             referrers,
             left_out: found.left_out,
             absent: found.absent,
+            absent_layers,
         })
     }
 

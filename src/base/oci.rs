@@ -116,8 +116,8 @@ pub struct Relation {
 pub struct Layer {
     /// The blob pointed to.
     pub descriptor: Descriptor,
-    /// Whether the content is fetched from elsewhere and is not part of what is moved: its media type says so and `urls`
-    /// says from where. On any other layer `urls` only names further copies.
+    /// Whether the content is fetched from elsewhere and need not be moved: its media type says so and `urls` says from
+    /// where. On any other layer `urls` only names further copies.
     pub is_foreign: bool,
 }
 
@@ -278,14 +278,27 @@ impl Manifest {
 
     /// Returns the blobs that this manifest points to: configuration, then layers, without foreign ones.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
-        let (config, layers): (Option<&Descriptor>, &[Layer]) = match self {
-            Self::Image { config, layers, .. } => (Some(config), layers),
-            Self::Index { .. } => (None, &[]),
+        let config = match self {
+            Self::Image { config, .. } => Some(config),
+            Self::Index { .. } => None,
         };
-        let layers = layers.iter().filter(|layer| !layer.is_foreign);
+        let layers = self.layers().iter().filter(|layer| !layer.is_foreign);
         config
             .into_iter()
             .chain(layers.map(|layer| &layer.descriptor))
+    }
+
+    /// Returns the foreign layers that this manifest points to: they may be there, and need not be.
+    pub fn foreign_layers(&self) -> impl Iterator<Item = &Descriptor> {
+        let layers = self.layers().iter().filter(|layer| layer.is_foreign);
+        layers.map(|layer| &layer.descriptor)
+    }
+
+    fn layers(&self) -> &[Layer] {
+        match self {
+            Self::Image { layers, .. } => layers,
+            Self::Index { .. } => &[],
+        }
     }
 
     /// Returns the manifest that this one is about, if it is a referrer.
@@ -392,6 +405,7 @@ mod tests {
             .map(|blob| blob.media_type.as_str())
             .collect();
         assert_eq!(kinds, ["c", "l", MEDIA_TYPES_FOREIGN[3], "m"]);
+        assert_eq!(manifest.foreign_layers().count(), 1);
     }
 
     #[test]

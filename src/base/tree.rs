@@ -1,6 +1,6 @@
 //! Everything that an image consists of, in the order in which it can be sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -17,6 +17,8 @@ pub struct Tree {
     pub manifests: Vec<Descriptor>,
     /// Configurations and layers, in the order of the manifests that name them.
     pub blobs: Vec<Blob>,
+    /// Foreign layers, none of which is among the blobs: no part of it unless they are [taken in](Self::take_in).
+    pub foreign: BTreeMap<Digest, Blob>,
     /// Manifests that its indexes name and that were left out on purpose: no part of it.
     pub omitted: BTreeSet<Digest>,
     /// What its manifests are about, apart from one another: it is a referrer of these.
@@ -74,6 +76,7 @@ impl Tree {
         let mut tree = Self {
             manifests: Vec::new(),
             blobs: Vec::new(),
+            foreign: BTreeMap::new(),
             omitted: BTreeSet::new(),
             subjects: BTreeSet::new(),
         };
@@ -86,7 +89,19 @@ impl Tree {
         for manifest in &tree.manifests {
             tree.subjects.remove(&manifest.digest);
         }
+        // What is foreign to one image may be a layer like others of the next one.
+        tree.foreign.retain(|digest, _| !seen.contains(digest));
         Ok(tree)
+    }
+
+    /// Makes those foreign layers blobs like others whose content is at hand.
+    pub fn take_in(&mut self, is_at_hand: impl Fn(&Digest) -> bool) {
+        let foreign = std::mem::take(&mut self.foreign);
+        let (taken, left): (BTreeMap<_, _>, BTreeMap<_, _>) = foreign
+            .into_iter()
+            .partition(|(digest, _)| is_at_hand(digest));
+        self.blobs.extend(taken.into_values());
+        self.foreign = left;
     }
 
     /// Returns the bytes of all manifests and blobs together.
@@ -129,6 +144,12 @@ impl Tree {
                 });
             }
         }
+        for layer in manifest.foreign_layers() {
+            self.foreign.entry(layer.digest).or_insert_with(|| Blob {
+                descriptor: layer.clone(),
+                parent: digest,
+            });
+        }
         self.manifests.push(Descriptor {
             media_type,
             ..descriptor.clone()
@@ -139,7 +160,6 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::io;
 
     use super::*;
@@ -231,6 +251,51 @@ mod tests {
             read(root.digest),
             Err(TreeError::RootOmitted { .. })
         ));
+    }
+
+    #[test]
+    fn foreign_layers_are_no_part_of_the_tree_until_they_are_taken_in() {
+        let mut bag = Bag::default();
+        let layer = |text: &str, rest: &str| {
+            let digest = Digest::of(text.as_bytes());
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":"{digest}","size":10{rest}}}"#
+            )
+        };
+        let image = |layers: &[String]| {
+            let config = Digest::of(b"config");
+            format!(
+                r#"{{"config":{{"mediaType":"c","digest":"{config}","size":1}},"layers":[{}]}}"#,
+                layers.join(",")
+            )
+        };
+        let foreign = |text| layer(text, r#","urls":["https://layers.example"]"#);
+        let one = bag.add(&image(&[foreign("base"), foreign("both"), foreign("lost")]));
+        let two = bag.add(&image(&[foreign("base"), layer("both", "")]));
+        let root = format!(r#"{{"manifests":[{},{}]}}"#, pointer(&one), pointer(&two));
+        let root = bag.add(&root);
+        let mut tree = bag.tree(&root).unwrap();
+        let digests = |names: &[&str]| -> BTreeSet<Digest> {
+            names
+                .iter()
+                .map(|name| Digest::of(name.as_bytes()))
+                .collect()
+        };
+        let blobs = |tree: &Tree| -> BTreeSet<Digest> {
+            tree.blobs
+                .iter()
+                .map(|blob| blob.descriptor.digest)
+                .collect()
+        };
+        assert_eq!(blobs(&tree), digests(&["config", "both"]));
+        let foreign: BTreeSet<Digest> = tree.foreign.keys().copied().collect();
+        assert_eq!(foreign, digests(&["base", "lost"]));
+        let before = tree.content_bytes();
+        let base = Digest::of(b"base");
+        tree.take_in(|digest| *digest == base);
+        assert_eq!(blobs(&tree), digests(&["config", "both", "base"]));
+        assert_eq!(tree.foreign.len(), 1);
+        assert_eq!(tree.content_bytes(), before + 10);
     }
 
     #[test]

@@ -11,10 +11,11 @@
 //!   name: v1                  # what the layout calls it; absent where it has one image
 //! ```
 //!
-//! `build.yaml` has what else `create` has decided or found; both keys may be absent:
+//! `build.yaml` has what else `create` has decided or found; every key may be absent:
 //!
 //! ```yaml
 //! index: sparse               # what becomes of indexes of which platforms are left out; rewritten by default
+//! nondistributable: take      # whether the content of foreign layers is packed where it is there; leave-out by default
 //! referrers:                  # signatures and the like, by digest; lines that are removed are not packed
 //! - image: registry.example/a/b:sha256-<64 hex>.sig@sha256:<64 hex>
 //!   subject: sha256:<64 hex>
@@ -29,9 +30,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::Error;
 use super::platforms::IndexForm;
 use super::referrers::Referrer;
+use super::{Error, Foreign};
 use crate::package::Manifest;
 use crate::sys::fs::{self as durable, Context as _};
 
@@ -62,6 +63,8 @@ pub(super) type Sources = BTreeMap<String, LayoutSource>;
 pub(super) struct Build {
     #[serde(skip_serializing_if = "is_rewritten")]
     pub(super) index: IndexForm,
+    #[serde(skip_serializing_if = "is_left_out")]
+    pub(super) nondistributable: Foreign,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) referrers: Vec<Referrer>,
 }
@@ -72,6 +75,14 @@ pub(super) struct Build {
 )]
 const fn is_rewritten(form: &IndexForm) -> bool {
     matches!(form, IndexForm::Rewritten)
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+const fn is_left_out(foreign: &Foreign) -> bool {
+    matches!(foreign, Foreign::LeaveOut)
 }
 
 /// What is in a folder.
@@ -182,6 +193,7 @@ mod tests {
             )]),
             build: Build {
                 index: IndexForm::Sparse,
+                nondistributable: Foreign::Take,
                 referrers: vec![Referrer {
                     image,
                     subject: Digest::of(b"image"),

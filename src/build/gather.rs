@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::sync::Arc;
 
 use super::folder::Sources;
-use super::layout::Layout;
+use super::layout::{Layout, Layouts};
 use super::platforms::{self, Choice, IndexForm};
 use super::referrers::{Place, Referrer, fallback_index, fallback_tag, sibling};
 use super::remote::Remote;
-use super::{Error, Form, PackedImage};
+use super::{AbsentLayer, Error, Foreign, Form, PackedImage};
 use crate::base::oci::{Descriptor, MEDIA_TYPE_INDEX, Manifest};
 use crate::base::{Digest, ImageReference, Platform, Tree};
 use crate::package::Image;
@@ -20,6 +21,8 @@ pub(super) struct Wanted<'a> {
     pub(super) platforms: &'a [Platform],
     /// What becomes of an index of which some are left out.
     pub(super) form: IndexForm,
+    /// Whether the content of foreign layers goes along.
+    pub(super) foreign: Foreign,
 }
 
 /// One image with its manifests in hand.
@@ -33,8 +36,10 @@ pub(super) struct Gathered {
     pub(super) manifests: BTreeMap<Digest, Vec<u8>>,
     /// What became of its index.
     pub(super) form: Form,
+    /// Foreign layers that should go along and whose content is not there.
+    absent: Vec<Digest>,
     blobs: Vec<Descriptor>,
-    layout: Option<Layout>,
+    layout: Option<Arc<Layout>>,
 }
 
 /// The manifest or index of an image.
@@ -85,6 +90,13 @@ impl Top {
     }
 }
 
+/// The places that images come from.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) remote: Remote,
+    pub(super) layouts: Layouts,
+}
+
 /// Where the bytes of a blob are.
 pub(super) enum Origin<'a> {
     Manifest(&'a [u8]),
@@ -105,40 +117,45 @@ impl Origin<'_> {
 impl Gathered {
     /// Gathers an image of a manifest.
     pub(super) fn image(
-        remote: &Remote,
+        places: &Places,
         reference: &ImageReference,
         sources: &Sources,
         wanted: Wanted<'_>,
     ) -> Result<Self, Error> {
         let source = sources.get(&reference.encode());
         let layout = source
-            .map(|source| Layout::open(&source.layout))
+            .map(|source| places.layouts.open(&source.layout))
             .transpose()?;
         let bytes = match (&layout, source) {
             (Some(layout), Some(source)) => {
                 layout.read_manifest(&layout.find(source.name.as_deref())?.digest)?
             }
-            (None, _) | (_, None) => remote.resolve(reference)?,
+            (None, _) | (_, None) => places.remote.resolve(reference)?,
         };
         let digest = Digest::of(&bytes);
         check_pin(reference, digest)?;
         let reference = sibling(reference, reference.tag().cloned(), digest);
         let top = Top::choose(&reference, bytes, wanted)?;
-        Self::follow(remote, reference, layout, top)
+        Self::follow(places, (reference, layout), top, wanted.foreign)
     }
 
     /// Gathers a referrer, by its digest.
-    pub(super) fn referrer(remote: &Remote, referrer: &Referrer) -> Result<Self, Error> {
-        let layout = referrer.layout.as_deref().map(Layout::open).transpose()?;
+    pub(super) fn referrer(
+        places: &Places,
+        referrer: &Referrer,
+        foreign: Foreign,
+    ) -> Result<Self, Error> {
+        let layout = referrer.layout.as_deref();
+        let layout = layout.map(|path| places.layouts.open(path)).transpose()?;
         let digest = referrer.image.digest().ok_or_else(|| Error::Referrers {
             image: Box::new(referrer.image.clone()),
             reason: "expected a digest, found none".to_owned(),
         })?;
-        let place = place(remote, &referrer.image, layout.as_ref());
+        let place = place(&places.remote, &referrer.image, layout.as_deref());
         let bytes = place.read_manifest(digest)?;
         check_pin(&referrer.image, Digest::of(&bytes))?;
         let top = Top::whole(bytes);
-        Self::follow(remote, referrer.image.clone(), layout, top)
+        Self::follow(places, (referrer.image.clone(), layout), top, foreign)
     }
 
     /// Makes the index under the fallback tag of `subject`, of referrers that were gathered.
@@ -155,6 +172,7 @@ impl Gathered {
             manifests: BTreeMap::from([(root.digest, bytes)]),
             root,
             form: Form::Whole,
+            absent: Vec::new(),
             blobs: Vec::new(),
             layout: None,
         })
@@ -162,10 +180,10 @@ impl Gathered {
 
     /// Reads all that is wanted below `top`.
     fn follow(
-        remote: &Remote,
-        reference: ImageReference,
-        layout: Option<Layout>,
+        places: &Places,
+        (reference, layout): (ImageReference, Option<Arc<Layout>>),
         top: Top,
+        foreign: Foreign,
     ) -> Result<Self, Error> {
         let Top { form, packed } = top;
         let image = || Box::new(reference.clone());
@@ -177,7 +195,7 @@ impl Gathered {
         })?;
         let root = Descriptor::of(&media_type, &packed);
         let mut manifests = BTreeMap::from([(root.digest, packed)]);
-        let place = place(remote, &reference, layout.as_ref());
+        let place = place(&places.remote, &reference, layout.as_deref());
         let tree = Tree::read(&root, |manifest| {
             let is_left_out = match &form {
                 Form::Sparse { omitted } => omitted.contains(&manifest.digest),
@@ -193,16 +211,18 @@ impl Gathered {
             manifests.insert(manifest.digest, bytes.clone());
             Ok(Some(bytes))
         });
-        let tree = tree.map_err(|source| Error::Tree {
+        let mut tree = tree.map_err(|source| Error::Tree {
             image: image(),
             source: Box::new(source),
         })?;
+        let absent = take_foreign(foreign, &mut tree, place)?;
         let blobs = tree.blobs.into_iter().map(|blob| blob.descriptor).collect();
         Ok(Self {
             reference,
             root,
             manifests,
             form,
+            absent,
             blobs,
             layout,
         })
@@ -210,7 +230,7 @@ impl Gathered {
 
     /// Returns where the image comes from.
     pub(super) fn place<'a>(&'a self, remote: &'a Remote) -> Place<'a> {
-        place(remote, &self.reference, self.layout.as_ref())
+        place(remote, &self.reference, self.layout.as_deref())
     }
 
     /// Returns the manifests to which something may refer that belongs to this image: those that are packed, and the
@@ -223,6 +243,14 @@ impl Gathered {
             subjects.remove(&self.root.digest);
         }
         subjects
+    }
+
+    /// Returns the foreign layers that should go along and whose content is not where the image comes from.
+    pub(super) fn absent(&self) -> impl Iterator<Item = AbsentLayer> {
+        self.absent.iter().map(|digest| AbsentLayer {
+            image: self.reference.by_tag(),
+            digest: *digest,
+        })
     }
 
     pub(super) fn packed(&self) -> PackedImage {
@@ -256,6 +284,21 @@ impl Gathered {
         });
         manifests.chain(blobs)
     }
+}
+
+/// Makes foreign layers a part of the tree whose content is there, if they are to go along. Returns the others then.
+fn take_foreign(foreign: Foreign, tree: &mut Tree, place: Place<'_>) -> Result<Vec<Digest>, Error> {
+    if foreign == Foreign::LeaveOut {
+        return Ok(Vec::new());
+    }
+    let mut there = BTreeSet::new();
+    for digest in tree.foreign.keys() {
+        if place.holds_blob(digest)? {
+            there.insert(*digest);
+        }
+    }
+    tree.take_in(|digest| there.contains(digest));
+    Ok(tree.foreign.keys().copied().collect())
 }
 
 fn place<'a>(

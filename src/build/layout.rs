@@ -7,10 +7,11 @@
 //!
 //! OCI image-spec v1.1.0 `image-layout.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Error;
 use super::referrers::{subject_of, subject_of_tag};
@@ -18,11 +19,35 @@ use crate::base::oci::{Descriptor, IndexEntry, MANIFEST_BYTES_MAX, Manifest};
 use crate::base::{Digest, ImageReference, Repository};
 use crate::sys::fs::Context as _;
 
-/// An OCI image layout.
-#[derive(Clone, Debug)]
+/// The entries that refer to others, by what they refer to.
+type Referrers = BTreeMap<Digest, Vec<Descriptor>>;
+
+/// Layouts, each of which is opened once: thousands of images may come from one, and its index lists all of them.
+#[derive(Debug, Default)]
+pub(super) struct Layouts(Mutex<BTreeMap<PathBuf, Arc<Layout>>>);
+
+impl Layouts {
+    /// Returns the layout in the folder `path`.
+    pub(super) fn open(&self, path: &Path) -> Result<Arc<Layout>, Error> {
+        let mut layouts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(layout) = layouts.get(path) {
+            return Ok(Arc::clone(layout));
+        }
+        let layout = Arc::new(Layout::open(path)?);
+        layouts.insert(path.to_owned(), Arc::clone(&layout));
+        Ok(layout)
+    }
+}
+
+/// An OCI image layout, as it was when it was opened.
+#[derive(Debug)]
 pub(super) struct Layout {
     path: PathBuf,
     entries: Vec<IndexEntry>,
+    /// Positions in `entries`, by the name in full and by its tag alone: of several the first one.
+    names: HashMap<String, usize>,
+    /// Found when somebody asks: every manifest is read for it.
+    referrers: OnceLock<Referrers>,
 }
 
 impl Layout {
@@ -46,7 +71,9 @@ impl Layout {
         }
         Ok(Self {
             path: path.to_owned(),
+            names: positions_by_name(&entries),
             entries,
+            referrers: OnceLock::new(),
         })
     }
 
@@ -83,12 +110,22 @@ impl Layout {
     }
 
     fn find_entry(&self, name: &str) -> Option<&IndexEntry> {
-        self.entries.iter().find(|entry| is_named(entry, name))
+        self.names
+            .get(name)
+            .map(|position| &self.entries[*position])
     }
 
     /// Returns the entries that refer to others, by what they refer to.
-    pub(super) fn referrers(&self) -> Result<BTreeMap<Digest, Vec<Descriptor>>, Error> {
-        let mut referrers: BTreeMap<Digest, Vec<Descriptor>> = BTreeMap::new();
+    pub(super) fn referrers(&self) -> Result<&Referrers, Error> {
+        if let Some(known) = self.referrers.get() {
+            return Ok(known);
+        }
+        let found = self.find_referrers()?;
+        Ok(self.referrers.get_or_init(|| found))
+    }
+
+    fn find_referrers(&self) -> Result<Referrers, Error> {
+        let mut referrers = Referrers::new();
         for entry in &self.entries {
             if let Some(subject) = self.subject_of(&entry.descriptor)? {
                 let of_subject = referrers.entry(subject).or_default();
@@ -208,12 +245,16 @@ impl Layout {
     }
 }
 
-fn is_named(entry: &IndexEntry, name: &str) -> bool {
-    let is_tag_of = |full: &str| full.rsplit_once(':').is_some_and(|(_, tag)| tag == name);
-    entry
-        .name
-        .as_deref()
-        .is_some_and(|full| full == name || is_tag_of(full))
+fn positions_by_name(entries: &[IndexEntry]) -> HashMap<String, usize> {
+    let mut positions = HashMap::with_capacity(entries.len());
+    for (position, entry) in entries.iter().enumerate() {
+        let Some(full) = &entry.name else { continue };
+        let tag = full.rsplit_once(':').map(|(_, tag)| tag);
+        for name in [Some(full.as_str()), tag].into_iter().flatten() {
+            positions.entry(name.to_owned()).or_insert(position);
+        }
+    }
+    positions
 }
 
 fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Error> {
@@ -234,6 +275,7 @@ fn read_bounded(path: &Path, limit_bytes: u64) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::oci::ANNOTATION_REF_NAME;
     use crate::sys::fs as durable;
 
     #[test]
@@ -259,5 +301,33 @@ mod tests {
             matches!(error, Error::Damaged { found, .. } if found == Digest::of(b"{}")),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn a_layout_is_opened_once_and_of_entries_with_the_same_name_the_first_one_counts() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let names = ["b/c:v1", "v1", "a/b:v2", "b/c:v1"];
+        let digests = names.map(|name| Digest::of(name.as_bytes()));
+        let entry = |name: &str| {
+            let digest = Digest::of(name.as_bytes());
+            format!(
+                r#"{{"mediaType":"m","digest":"{digest}","size":1,"annotations":{{"{ANNOTATION_REF_NAME}":"{name}"}}}}"#
+            )
+        };
+        let index = format!(r#"{{"manifests":[{}]}}"#, names.map(entry).join(","));
+        let path = dir.path().join("index.json");
+        durable::replace_file(&path, index.as_bytes(), 0o644).unwrap();
+        let layouts = Layouts::default();
+        let layout = layouts.open(dir.path()).unwrap();
+        for (name, position) in [("v1", 0), ("b/c:v1", 0), ("v2", 2), ("a/b:v2", 2)] {
+            assert_eq!(
+                layout.find(Some(name)).unwrap().digest,
+                digests[position],
+                "{name}"
+            );
+        }
+        assert!(layout.find(Some("b")).is_err());
+        durable::remove_file(&path).unwrap();
+        assert!(Arc::ptr_eq(&layout, &layouts.open(dir.path()).unwrap()));
     }
 }

@@ -20,6 +20,8 @@ pub struct Listed {
     pub images: Vec<ListedImage>,
     /// Manifests and blobs that they consist of, with their sizes in bytes as their manifests say.
     pub blobs: BTreeMap<Digest, u64>,
+    /// Which of them are foreign layers: those that the layout has.
+    pub foreign: BTreeSet<Digest>,
     /// The folder with all of them but those that were made.
     pub dir: PathBuf,
     /// Manifests that the layout does not have: the indexes of referrers that registries without the referrers API want.
@@ -46,6 +48,7 @@ impl Listed {
             listed: Self {
                 images: Vec::new(),
                 blobs: BTreeMap::new(),
+                foreign: BTreeSet::new(),
                 dir: layout.blobs_dir(),
                 made: BTreeMap::new(),
             },
@@ -131,10 +134,13 @@ impl Lister<'_> {
         let tree = Tree::read(root, |manifest| {
             self.layout.read_manifest(&manifest.digest).map(Some)
         });
-        let tree = tree.map_err(|source| Error::Tree {
+        let mut tree = tree.map_err(|source| Error::Tree {
             image: Box::new(reference.clone()),
             source: Box::new(source),
         })?;
+        let foreign = tree.foreign.keys().filter(|it| self.layout.holds(it));
+        self.listed.foreign.extend(foreign);
+        tree.take_in(|digest| self.listed.foreign.contains(digest));
         let repository = sibling(reference, None, root.digest);
         for manifest in &tree.manifests {
             let owners = self.owners.entry(manifest.digest).or_default();

@@ -36,13 +36,14 @@ mod source;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 pub use self::error::Error;
 pub use self::folder::read_manifest;
 use self::folder::{Build, Folder, LayoutSource, Sources};
-use self::gather::{Gathered, Wanted};
-use self::layout::Layout;
+use self::gather::{Gathered, Places, Wanted};
+use self::layout::{Layout, Layouts};
 pub use self::listed::{Listed, ListedImage};
 pub use self::output::Written;
 pub use self::pack::{Completeness, Content, PackageOptions, Packaged, Spared};
@@ -113,6 +114,17 @@ pub enum Referrers {
     LeaveOut,
 }
 
+/// Whether the content of foreign layers goes along: of those that are not to be passed on, for which manifests name URLs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Foreign {
+    /// It does not.
+    #[default]
+    LeaveOut,
+    /// It does, where it is there.
+    Take,
+}
+
 /// What to make a package of.
 #[derive(Clone, Debug)]
 pub struct Recipe {
@@ -134,6 +146,8 @@ pub struct Recipe {
     pub index: IndexForm,
     /// Whether what refers to the images goes along.
     pub referrers: Referrers,
+    /// Whether the content of foreign layers goes along.
+    pub foreign: Foreign,
     /// The catalogue that the operator is published in.
     pub catalog_source: Option<String>,
     /// The document of a plugin.
@@ -168,6 +182,15 @@ pub struct PackedImage {
     pub form: Form,
 }
 
+/// A foreign layer that should go along, and whose content is not where its image comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AbsentLayer {
+    /// The image.
+    pub image: ImageReference,
+    /// The layer.
+    pub digest: Digest,
+}
+
 /// What [`Builder::create`] wrote.
 #[derive(Clone, Debug)]
 pub struct Created {
@@ -181,19 +204,24 @@ pub struct Created {
     pub left_out: Vec<ImageReference>,
     /// What is listed as referring to an image, and is not there.
     pub absent: Vec<ImageReference>,
+    /// Foreign layers of the images that will be missing.
+    pub absent_layers: Vec<AbsentLayer>,
 }
 
 /// Makes packages. Blocking: to be used off the async threads of `runtime`.
 #[derive(Debug)]
 pub struct Builder {
-    remote: Remote,
+    places: Places,
 }
 
 impl Builder {
     /// Returns a builder that pulls with `access`.
     pub fn new(access: &Access, runtime: Handle) -> Result<Self, Error> {
         Ok(Self {
-            remote: Remote::new(access, runtime)?,
+            places: Places {
+                remote: Remote::new(access, runtime)?,
+                layouts: Layouts::default(),
+            },
         })
     }
 
@@ -201,12 +229,12 @@ impl Builder {
     pub fn create(&self, recipe: Recipe, path: &Path) -> Result<Created, Error> {
         let mut sources = Sources::new();
         let artifact = match &recipe.artifact {
-            Some(source) => pin(source, &mut sources)?.into_iter().next(),
+            Some(source) => self.pin(source, &mut sources)?.into_iter().next(),
             None => None,
         };
         let mut references: Vec<ImageReference> = artifact.iter().cloned().collect();
         for source in &recipe.images {
-            references.extend(pin(source, &mut sources)?);
+            references.extend(self.pin(source, &mut sources)?);
         }
         if references.is_empty() {
             return Err(Error::NoImages);
@@ -214,14 +242,16 @@ impl Builder {
         let wanted = Wanted {
             platforms: &recipe.platforms,
             form: recipe.index,
+            foreign: recipe.foreign,
         };
-        let gather = |image| Gathered::image(&self.remote, image, &sources, wanted);
+        let gather = |image| Gathered::image(&self.places, image, &sources, wanted);
         let images: Vec<Gathered> = references.iter().map(gather).collect::<Result<_, _>>()?;
         let found = match recipe.referrers {
             Referrers::Take => self.find_referrers(&images)?,
             Referrers::LeaveOut => FoundReferrers::default(),
         };
         let packed = images.iter().map(Gathered::packed).collect();
+        let absent_layers = images.iter().flat_map(Gathered::absent).collect();
         let referrers = found.referrers.len() - found.left_out.len();
         let mut pinned = images.into_iter().map(|image| image.reference);
         let artifact = artifact.and_then(|_| pinned.next());
@@ -229,6 +259,7 @@ impl Builder {
         let mut folder = Folder {
             build: Build {
                 index: recipe.index,
+                nondistributable: recipe.foreign,
                 referrers: found.referrers,
             },
             manifest: manifest(recipe, artifact, pinned.collect()),
@@ -244,6 +275,7 @@ impl Builder {
             referrers,
             left_out: found.left_out,
             absent: found.absent,
+            absent_layers,
         })
     }
 
@@ -259,7 +291,7 @@ impl Builder {
             })
             .collect();
         for image in images {
-            let place = image.place(&self.remote);
+            let place = image.place(&self.places.remote);
             let found = search(place, &image.reference, image.subjects())?;
             for referrer in found.referrers {
                 if !seen.insert(referrer.clone()) {
@@ -274,6 +306,42 @@ impl Builder {
             all.absent.extend(found.absent);
         }
         Ok(all)
+    }
+
+    /// Returns the images of a source, those of layouts with their digests, and notes which come from layouts.
+    fn pin(
+        &self,
+        source: &ImageSource,
+        sources: &mut Sources,
+    ) -> Result<Vec<ImageReference>, Error> {
+        let (path, images) = match source {
+            ImageSource::Registry(reference) => return Ok(vec![reference.clone()]),
+            ImageSource::Layout {
+                reference,
+                path,
+                name,
+            } => (path, vec![(reference.clone(), name.clone())]),
+            ImageSource::WholeLayout { path } => {
+                let images = Layout::open(path)?.list_images()?.into_iter();
+                (
+                    path,
+                    images
+                        .map(|(reference, name)| (reference, Some(name)))
+                        .collect(),
+                )
+            }
+        };
+        let path = path.canonicalize().context("find", path)?;
+        let layout = self.places.layouts.open(&path)?;
+        let mut references = Vec::with_capacity(images.len());
+        for (reference, name) in images {
+            let digest = layout.find(name.as_deref())?.digest;
+            let reference = sibling(&reference, reference.tag().cloned(), digest);
+            let layout = path.clone();
+            sources.insert(reference.encode(), LayoutSource { layout, name });
+            references.push(reference);
+        }
+        Ok(references)
     }
 }
 
@@ -306,36 +374,4 @@ fn manifest(
         manifest.catalog_source = catalog_source;
     }
     manifest
-}
-
-/// Returns the images of a source, those of layouts with their digests, and notes which come from layouts.
-fn pin(source: &ImageSource, sources: &mut Sources) -> Result<Vec<ImageReference>, Error> {
-    let (path, images) = match source {
-        ImageSource::Registry(reference) => return Ok(vec![reference.clone()]),
-        ImageSource::Layout {
-            reference,
-            path,
-            name,
-        } => (path, vec![(reference.clone(), name.clone())]),
-        ImageSource::WholeLayout { path } => {
-            let images = Layout::open(path)?.list_images()?.into_iter();
-            (
-                path,
-                images
-                    .map(|(reference, name)| (reference, Some(name)))
-                    .collect(),
-            )
-        }
-    };
-    let path = path.canonicalize().context("find", path)?;
-    let layout = Layout::open(&path)?;
-    let mut references = Vec::with_capacity(images.len());
-    for (reference, name) in images {
-        let digest = layout.find(name.as_deref())?.digest;
-        let reference = sibling(&reference, reference.tag().cloned(), digest);
-        let layout = path.clone();
-        sources.insert(reference.encode(), LayoutSource { layout, name });
-        references.push(reference);
-    }
-    Ok(references)
 }

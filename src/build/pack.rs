@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::Path;
 
-use super::folder::Folder;
+use super::folder::{Build, Folder};
 use super::gather::{Gathered, Origin, Wanted};
 use super::output::{self, Output, Written};
 use super::referrers::{Referrer, fallback_tag};
-use super::{Builder, Error, Form, PackedImage};
+use super::{AbsentLayer, Builder, Error, Form, PackedImage};
 use crate::base::{Digest, ImageReference, PackageKind};
 use crate::package::{Image, Manifest, Request, WriteOptions, Writer};
 
@@ -75,6 +75,8 @@ pub struct Packaged {
     pub unanswered: Vec<Digest>,
     /// What refers to something that is not in the package, and so is not there either.
     pub left_out: Vec<ImageReference>,
+    /// Foreign layers of the images that should be there and are not.
+    pub absent_layers: Vec<AbsentLayer>,
 }
 
 /// Images and what refers to them.
@@ -119,6 +121,7 @@ impl Builder {
             },
             unanswered: selection.unanswered,
             left_out: gathering.left_out.clone(),
+            absent_layers: gathering.all().flat_map(Gathered::absent).collect(),
         })
     }
 
@@ -127,11 +130,12 @@ impl Builder {
         let wanted = Wanted {
             platforms: &folder.manifest.platforms,
             form: folder.build.index,
+            foreign: folder.build.nondistributable,
         };
         let images: Vec<Gathered> = folder
             .manifest
             .images()
-            .map(|image| Gathered::image(&self.remote, image, &folder.sources, wanted))
+            .map(|image| Gathered::image(&self.places, image, &folder.sources, wanted))
             .collect::<Result<_, _>>()?;
         if images.is_empty() {
             return Err(Error::NoImages);
@@ -141,20 +145,16 @@ impl Builder {
             referrers: Vec::new(),
             left_out: Vec::new(),
         };
-        self.gather_referrers(&folder.build.referrers, &mut gathering)?;
+        self.gather_referrers(&folder.build, &mut gathering)?;
         Ok(gathering)
     }
 
     /// Adds the referrers of what is packed, in as many rounds as they refer to each other.
-    fn gather_referrers(
-        &self,
-        referrers: &[Referrer],
-        gathering: &mut Gathering,
-    ) -> Result<(), Error> {
+    fn gather_referrers(&self, build: &Build, gathering: &mut Gathering) -> Result<(), Error> {
         let manifests = gathering.images.iter().flat_map(|image| &image.manifests);
         let mut packed: BTreeSet<Digest> = manifests.map(|(digest, _)| *digest).collect();
         let mut by_subject: BTreeMap<_, Vec<Gathered>> = BTreeMap::new();
-        let mut waiting: Vec<&Referrer> = referrers.iter().collect();
+        let mut waiting: Vec<&Referrer> = build.referrers.iter().collect();
         loop {
             let (now, later): (Vec<&Referrer>, Vec<&Referrer>) = waiting
                 .into_iter()
@@ -164,7 +164,7 @@ impl Builder {
                 break;
             }
             for referrer in now {
-                let gathered = Gathered::referrer(&self.remote, referrer)?;
+                let gathered = Gathered::referrer(&self.places, referrer, build.nondistributable)?;
                 packed.extend(gathered.manifests.keys());
                 let repository = gathered.reference.repository().clone();
                 let of_subject = by_subject.entry((repository, referrer.subject));
@@ -196,7 +196,7 @@ impl Builder {
         }
         for (digest, (size_bytes, origin)) in &selection.blobs {
             writer
-                .add_blob(digest, *size_bytes, &mut *origin.open(&self.remote)?)
+                .add_blob(digest, *size_bytes, &mut *origin.open(&self.places.remote)?)
                 .map_err(output::explain)?;
         }
         writer.finish().map_err(output::explain)?.publish()
@@ -220,9 +220,14 @@ fn missing_fallback(subject: &Digest, referrers: &[Gathered]) -> Option<Gathered
 }
 
 impl Gathering {
+    /// Returns the images, then what refers to them.
+    fn all(&self) -> impl Iterator<Item = &Gathered> + Clone {
+        self.images.iter().chain(&self.referrers)
+    }
+
     /// Decides what goes in.
     fn select(&self, folder: Folder, content: &Content) -> Result<Selection<'_>, Error> {
-        let all = self.images.iter().chain(&self.referrers);
+        let all = self.all();
         let blobs: BTreeMap<_, _> = all.clone().flat_map(Gathered::contents).collect();
         let mut selection = Selection {
             manifest: self.describe(folder.manifest, &blobs),

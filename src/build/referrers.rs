@@ -99,6 +99,14 @@ impl Place<'_> {
         }
     }
 
+    /// Returns whether a blob is there.
+    pub(super) fn holds_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        match self {
+            Self::Layout(layout) => Ok(layout.holds(digest)),
+            Self::Registry(remote, image) => remote.holds_blob(image, digest),
+        }
+    }
+
     fn look_up(&self, subjects: &[Digest]) -> Result<Vec<Linked>, Error> {
         match self {
             Self::Layout(layout) => look_up_in_layout(layout, subjects),

@@ -100,6 +100,17 @@ impl Remote {
         self.runtime.block_on(look_ups)
     }
 
+    /// Returns whether the repository of `image` has a blob.
+    pub(super) fn holds_blob(
+        &self,
+        image: &ImageReference,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        let finder = self.finder(image)?;
+        let found = finder.find_blob(image.repository(), digest);
+        Ok(self.runtime.block_on(found)?.is_some())
+    }
+
     /// Returns our own client for the registry of `image`.
     fn finder(&self, image: &ImageReference) -> Result<registry::Client, Error> {
         // Where a well-known registry is dialled is another name than people write.

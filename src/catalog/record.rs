@@ -47,8 +47,9 @@ pub struct PackageRecord {
     pub blob_count: u64,
     /// Their size together, in bytes.
     pub blob_bytes: u64,
-    /// Blobs that it holds and that belong to no image of it, with their sizes in bytes: those of a supplement. Together
-    /// with what the images consist of, base blobs of a delta included, they are what a ready package keeps in the store.
+    /// Blobs that it holds and that its images can do without, with their sizes in bytes: those of a supplement, and foreign
+    /// layers whose content came. Together with what the images consist of, base blobs of a delta included, they are what a
+    /// ready package keeps in the store.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub blobs: BTreeMap<Digest, u64>,
     /// Digest of the dropped file, where the package came inside of another file.

@@ -225,7 +225,10 @@ impl Images<'_> {
             return Err(error.into());
         }
         match tree {
-            Ok(tree) => self.compare(image, &tree),
+            Ok(mut tree) => {
+                tree.take_in(|digest| self.record.blobs.contains_key(digest));
+                self.compare(image, &tree);
+            }
             Err(TreeError::Read {
                 source: ReadError::Known,
                 ..

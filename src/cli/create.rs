@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::{Failure, Format, Outcome, output, runtime};
 use crate::base::{Digest, ImageReference, PackageKind, PackageName, Platform, Secret};
 use crate::build::{
-    Access, Builder, Created, Form, ImageSource, IndexForm, PackedImage, Recipe, Referrers,
-    Transport,
+    AbsentLayer, Access, Builder, Created, Foreign, Form, ImageSource, IndexForm, PackedImage,
+    Recipe, Referrers, Transport,
 };
 
 #[derive(Debug, clap::Args)]
@@ -45,6 +45,10 @@ pub(super) struct Arguments {
     /// Leave out signatures, attestations and bills of materials that refer to the images
     #[arg(long)]
     no_referrers: bool,
+    /// Pack the content of foreign (non-distributable) layers, too, where the source has it: whether they may be passed on is
+    /// for you to know
+    #[arg(long)]
+    allow_nondistributable_artifacts: bool,
     /// Catalogue that the operator is published in
     #[arg(long = "default-catalog-source", value_name = "NAME")]
     catalog_source: Option<String>,
@@ -193,6 +197,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         created.images.iter().for_each(note_form);
     }
     note_left_out(&created.left_out);
+    note_absent_layers(&created.absent_layers);
     for image in &created.absent {
         output::note(format!(
             "note: {image} is listed as referring to another image, and is not there"
@@ -231,6 +236,11 @@ fn recipe(arguments: Arguments) -> Result<Recipe, Failure> {
         } else {
             Referrers::Take
         },
+        foreign: if arguments.allow_nondistributable_artifacts {
+            Foreign::Take
+        } else {
+            Foreign::LeaveOut
+        },
         catalog_source: arguments.catalog_source,
         module_plugin: arguments.module_plugin,
     })
@@ -244,6 +254,7 @@ struct View<'a> {
     referrers: usize,
     referrers_left_out: &'a [ImageReference],
     referrers_absent: &'a [ImageReference],
+    nondistributable_absent: &'a [AbsentLayer],
 }
 
 impl<'a> View<'a> {
@@ -254,6 +265,7 @@ impl<'a> View<'a> {
             referrers: created.referrers,
             referrers_left_out: &created.left_out,
             referrers_absent: &created.absent,
+            nondistributable_absent: &created.absent_layers,
         }
     }
 }
@@ -317,6 +329,15 @@ pub(super) fn note_left_out(left_out: &[ImageReference]) {
         output::note(
             "hint: take all platforms, or use `violetd create --index sparse`, to keep signatures of indexes",
         );
+    }
+}
+
+/// Says which foreign layers are not there although they should go along.
+pub(super) fn note_absent_layers(absent: &[AbsentLayer]) {
+    for AbsentLayer { image, digest } in absent {
+        output::note(format!(
+            "warning: foreign layer {digest} of {image} is left out: its content is not where the image comes from"
+        ));
     }
 }
 

@@ -9,10 +9,12 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::create::{ImageView, RegistryArguments, note_form, note_left_out};
+use super::create::{ImageView, RegistryArguments, note_absent_layers, note_form, note_left_out};
 use super::{Failure, Format, Outcome, output, runtime};
 use crate::base::{ByteCount, Classified as _, Digest, ImageReference, ParseByteCountError};
-use crate::build::{self, Builder, Completeness, Content, Form, PackageOptions, Packaged};
+use crate::build::{
+    self, AbsentLayer, Builder, Completeness, Content, Form, PackageOptions, Packaged,
+};
 use crate::package::{Inventory, ParseInventoryError, Request, WriteOptions};
 use crate::sys::fs::{self as durable, Context as _};
 
@@ -61,6 +63,7 @@ struct View<'a> {
     images: Vec<ImageView<'a>>,
     referrers: usize,
     referrers_left_out: &'a [ImageReference],
+    nondistributable_absent: &'a [AbsentLayer],
     blobs: usize,
     /// Blobs that a base has.
     spared_blobs: usize,
@@ -138,6 +141,7 @@ fn view(packaged: &Packaged) -> View<'_> {
         images: packaged.images.iter().map(ImageView::new).collect(),
         referrers: packaged.referrers,
         referrers_left_out: &packaged.left_out,
+        nondistributable_absent: &packaged.absent_layers,
         blobs: packaged.blobs,
         spared_blobs: packaged.spared.blobs,
         spared_bytes: packaged.spared.bytes,
@@ -152,6 +156,7 @@ fn note(packaged: &Packaged, content: &Content) {
         packaged.images.iter().for_each(note_form);
     }
     note_left_out(&packaged.left_out);
+    note_absent_layers(&packaged.absent_layers);
     match content {
         Content::Whole | Content::Answer(..) => {}
         Content::Without(_) if packaged.spared.blobs == 0 => {

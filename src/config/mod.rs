@@ -41,7 +41,7 @@ pub use self::check::Risk;
 pub use self::collect::Collect;
 pub use self::disk::Disk;
 pub use self::error::{Error, Place, Problem};
-pub use self::registry::{Identity, Proxy, Registry};
+pub use self::registry::{Identity, Nondistributable, Proxy, Registry};
 pub use self::retain::{Retain, RetainRule};
 pub use self::scrub::Scrub;
 pub use self::secret::SecretSource;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::address::{Address, Endpoint, Host};
+use super::choice::choice;
 use super::error::{Flaw, Problem};
 use super::secret::SecretSource;
 use super::sections::{absolute, out_of_range};
@@ -18,6 +19,18 @@ use crate::base::ByteCount;
 const PROXY_SCHEMES: [&str; 4] = ["http", "https", "socks5", "socks5h"];
 /// The only one of them that is told an address instead of a name, so that `connect_to` can be obeyed.
 const SCHEME_WITHOUT_NAMES: &str = "socks5";
+
+choice! {
+    /// What becomes of foreign (non-distributable) layers whose content packages bring.
+    #[derive(Default)]
+    pub enum Nondistributable {
+        /// They are left to the URLs that their manifests name.
+        #[default]
+        Skip = "skip",
+        /// They are pushed like all others.
+        Push = "push",
+    }
+}
 
 /// `[target.registry]`: where a target's images go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +52,8 @@ pub struct Registry {
     pub proxy: Option<Proxy>,
     /// The most bytes of blobs that are sent per second. At least 1; none is without limit.
     pub bandwidth_max: Option<ByteCount>,
+    /// What becomes of foreign layers whose content packages bring.
+    pub nondistributable: Nondistributable,
 }
 
 /// A certificate and where its key is.
@@ -141,6 +156,7 @@ impl Section {
             identity,
             proxy,
             bandwidth_max: settings.bandwidth_max,
+            nondistributable: settings.nondistributable,
         };
         match (&registry.connect_to, registry.resolver()) {
             (Some(_), Some(url)) => {

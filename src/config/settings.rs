@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::collect::CollectSettings;
 use super::disk::Disk;
 use super::duration;
+use super::registry::Nondistributable;
 use super::retain::RetainSettings;
 use super::scrub::ScrubSettings;
 use super::sections::{AfterReady, Limits, Log, Policy, Replicate};
@@ -101,6 +102,7 @@ pub(super) struct TargetSettings {
 pub(super) struct RegistrySettings {
     pub(super) address: Option<String>,
     pub(super) bandwidth_max: Option<ByteCount>,
+    pub(super) nondistributable: Nondistributable,
     pub(super) plain_http: bool,
     pub(super) connect_to: Option<String>,
     pub(super) ca_file: Option<PathBuf>,

@@ -18,7 +18,7 @@ use crate::package::Limits;
 use crate::platform::{self, AcpOptions, Auth, Directory, DirectoryOptions, Platform};
 use crate::registry::Client;
 use crate::replicate::wanted::Filter;
-use crate::replicate::{self, Others, Target};
+use crate::replicate::{self, Foreign, Others, Target};
 use crate::schedule::Schedule;
 use crate::sys::backoff;
 use crate::sys::disk::{Alarm, Marks};
@@ -247,6 +247,10 @@ pub(super) fn target(config: &Config, target: &config::Target) -> Result<Target,
         catches_up: target.catch_up,
         holds_resources: target.hold_resources,
         others: Others::Keep,
+        foreign: match target.registry.nondistributable {
+            config::Nondistributable::Skip => Foreign::Skip,
+            config::Nondistributable::Push => Foreign::Push,
+        },
         image_pull_secrets: Vec::new(),
     })
 }

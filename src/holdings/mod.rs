@@ -11,7 +11,7 @@
 //!
 //! A blob of a state directory is listed only if it is in the store with the size that its manifest says, a manifest only
 //! if its content was read and has its digest. Blobs of a registry are listed as their manifests name them: registries
-//! take a manifest only when its blobs are there.
+//! take a manifest only when its blobs are there, foreign layers aside, which are not listed.
 //!
 //! # Concurrency
 //!

@@ -39,6 +39,8 @@ pub(super) struct Closure<'a, S> {
     omitted: BTreeSet<Digest>,
     /// Manifests that indexes name, of those that may be left out.
     named: BTreeSet<Digest>,
+    /// Foreign layers that are there.
+    foreign: BTreeSet<Digest>,
 }
 
 /// What the package manifest allows to be missing.
@@ -75,7 +77,7 @@ struct Followed {
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Every manifest, configuration and layer with its size.
+    /// Every manifest, configuration and layer with its size, and foreign layers that are there.
     pub(super) blobs: BTreeMap<Digest, u64>,
     /// Every manifest.
     pub(super) manifests: BTreeSet<Digest>,
@@ -85,6 +87,8 @@ pub(super) struct Found {
     pub(super) charts: BTreeSet<Digest>,
     /// Manifests that indexes name and that were left out on purpose.
     pub(super) omitted: BTreeSet<Digest>,
+    /// Which of the blobs are foreign layers.
+    pub(super) foreign: BTreeSet<Digest>,
 }
 
 /// A pointer that is being followed.
@@ -117,6 +121,7 @@ impl<'a, S: Sink> Closure<'a, S> {
             charts: BTreeSet::new(),
             omitted: BTreeSet::new(),
             named: BTreeSet::new(),
+            foreign: BTreeSet::new(),
         }
     }
 
@@ -205,6 +210,7 @@ impl<'a, S: Sink> Closure<'a, S> {
             platforms: self.platforms,
             charts: self.charts,
             omitted: self.omitted,
+            foreign: self.foreign,
         })
     }
 
@@ -233,6 +239,13 @@ impl<'a, S: Sink> Closure<'a, S> {
                 for blob in manifest.blobs() {
                     self.check_blob(Step {
                         descriptor: blob,
+                        parent: Some(digest),
+                        ..step
+                    })?;
+                }
+                for layer in manifest.foreign_layers() {
+                    self.check_foreign(Step {
+                        descriptor: layer,
                         parent: Some(digest),
                         ..step
                     })?;
@@ -344,6 +357,17 @@ impl<'a, S: Sink> Closure<'a, S> {
             }));
         }
         self.blobs.insert(digest, size_bytes);
+        Ok(())
+    }
+
+    /// Checks a foreign layer where the package brings it or builds on it. Otherwise it is fetched from elsewhere.
+    fn check_foreign(&mut self, step: Step<'_>) -> Outcome<(), S> {
+        let digest = &step.descriptor.digest;
+        let found = self.sink.find(digest).map_err(UnpackError::Sink)?;
+        if found.is_some() || self.leave.expects.contains_key(digest) {
+            self.foreign.insert(*digest);
+            self.check_blob(step)?;
+        }
         Ok(())
     }
 

@@ -35,9 +35,11 @@ pub struct Contents {
     /// Kubernetes documents, in the order of their files' paths, each once; then the `ModulePlugin` of the main chart, where
     /// there is no other.
     pub resources: Vec<serde_json::Value>,
-    /// Every manifest, configuration and layer that the images need, with its size in bytes. What else the package
-    /// brought belongs to no image.
+    /// Every manifest, configuration and layer that the images need, with its size in bytes, and the foreign layers that
+    /// came with it. What else the package brought belongs to no image.
     pub blobs: BTreeMap<Digest, u64>,
+    /// Which of the blobs are foreign layers.
+    pub foreign: BTreeSet<Digest>,
     /// Name for people: what the manifest says, else the `ModulePlugin`, else the main image.
     pub display_name: Option<String>,
     /// What its main image or chart says of itself.
@@ -123,6 +125,7 @@ pub(super) fn finish<S: Sink>(
         platforms: platforms.into_iter().collect(),
         resources,
         blobs: found.blobs,
+        foreign: found.foreign,
     })
 }
 

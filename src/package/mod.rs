@@ -23,8 +23,8 @@
 //! - the whole input was read and every checksum in it was right,
 //! - the content of every blob has the digest that its name says,
 //! - every image is complete: each manifest, configuration and layer that it needs is in the sink, with the size that
-//!   its parent says, except foreign layers, which are fetched from elsewhere by definition, and except what the package
-//!   manifest says is missing: what a delta builds on was in the sink before, what was left out is named,
+//!   its parent says, except foreign layers that did not come, because they are fetched from elsewhere by definition, and
+//!   except what the package manifest says is missing: what a delta builds on was in the sink before, what was left out is named,
 //! - every layer of a docker-archive is the one that the configuration of its image names,
 //! - every image that the package manifest names is there, unless the package has no images at all (a light package),
 //! - the result does not depend on the order of the entries, nor on the name of the file.

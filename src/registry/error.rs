@@ -232,6 +232,8 @@ pub enum Error {
         action: Action,
         /// What the registry said: the digests.
         message: Message,
+        /// The digests that it says are missing; empty where it does not say.
+        missing: BTreeSet<Digest>,
     },
     /// The registry does not accept the manifest.
     #[error("invalid manifest: failed to {action}{message}")]

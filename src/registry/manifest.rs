@@ -180,12 +180,14 @@ fn name_foreign_layers(error: Error, manifest: &[u8]) -> Error {
         return Error::ForeignLayers {
             action: action.clone(),
             message: message.clone(),
+            missing: missing.clone(),
         };
     }
     error
 }
 
-/// Returns whether one of these digests is a layer for which the manifest names URLs.
+/// Returns whether one of these digests is a layer for which the manifest names URLs; where there are none, because the
+/// registry does not say what is missing, whether it has such a layer.
 fn lists_foreign(manifest: &[u8], digests: &BTreeSet<Digest>) -> bool {
     let document: serde_json::Value = serde_json::from_slice(manifest).unwrap_or_default();
     let layers = document["layers"].as_array().into_iter().flatten();
@@ -193,7 +195,7 @@ fn lists_foreign(manifest: &[u8], digests: &BTreeSet<Digest>) -> bool {
         layers.filter(|layer| layer["urls"].as_array().is_some_and(|it| !it.is_empty()));
     foreign.any(|layer| {
         let digest = layer["digest"].as_str().and_then(|text| text.parse().ok());
-        digest.is_some_and(|digest| digests.contains(&digest))
+        digests.is_empty() || digest.is_some_and(|digest| digests.contains(&digest))
     })
 }
 

@@ -162,9 +162,7 @@ impl Account<'_> {
                     "image is in place"
                 );
             }
-            Err(Error::Registry(registry::Error::ManifestBlobUnknown { missing, .. }))
-                if !job.is_again && missing.is_disjoint(omitted) =>
-            {
+            Err(error) if !job.is_again && self.work.is_lost(&error, step) => {
                 tracing::warn!(image = %place, "registry lacks content that it was known to hold, image is sent again");
                 self.work.forget(step);
                 self.flow.refused(job);
@@ -383,6 +381,22 @@ impl Work<'_> {
             .await?;
         held.confirm(repository, digest);
         Ok(())
+    }
+
+    /// Returns whether a registry lacks content that it should hold.
+    fn is_lost(&self, error: &Error, step: &ImageStep) -> bool {
+        use registry::Error::{ForeignLayers, ManifestBlobUnknown};
+
+        if let Error::Registry(ManifestBlobUnknown { missing, .. }) = error {
+            return missing.is_disjoint(self.plan.omitted_of(step));
+        }
+        // Foreign layers that are not pushed are not there in any case.
+        if let Error::Registry(ForeignLayers { missing, .. }) = error {
+            let mut blobs = self.plan.blobs_of(step).iter();
+            return missing.is_empty()
+                || blobs.any(|blob| missing.contains(&self.plan.digest(*blob)));
+        }
+        false
     }
 
     /// Forgets that the repository of an image holds what the image consists of.

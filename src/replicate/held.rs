@@ -12,6 +12,9 @@
 //! | implied by a manifest that is there | no | yes |
 //! | nothing for [`KEPT_FOR`] | no | no |
 //!
+//! Foreign layers are implied by nothing: registries take manifests without them. Where they are wanted, and are no longer believed to
+//! be there, the image is put once more, which asks for them.
+//!
 //! # Durability
 //!
 //! Written in batches: what a killed process had not written yet is asked for again.

@@ -178,6 +178,11 @@ impl Classified for Error {
 
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Registry(error @ registry::Error::ForeignLayers { .. }) => error.hint().map(|hint| {
+                format!(
+                    "{hint}; one that wants their content gets it from packages made with `violetd create --allow-nondistributable-artifacts`, by `nondistributable = \"push\"` in [target.registry] or by `violetd push --allow-nondistributable-artifacts`"
+                )
+            }),
             Self::Registry(error) => error.hint(),
             Self::Platform(error) => error.hint(),
             Self::Store(error) => error.hint(),
@@ -263,6 +268,8 @@ pub struct Target {
     pub holds_resources: bool,
     /// What becomes of images that no package of ours has put where one of ours belongs.
     pub others: Others,
+    /// What becomes of foreign layers whose content packages bring.
+    pub foreign: Foreign,
     /// Names of Secrets with which the clusters pull bundle images.
     pub image_pull_secrets: Vec<String>,
 }
@@ -275,6 +282,17 @@ pub enum Others {
     Keep,
     /// They are replaced.
     Replace,
+}
+
+/// What becomes of foreign layers whose content packages bring: those that images can do without, because their manifests name
+/// URLs for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Foreign {
+    /// They are left to their URLs.
+    #[default]
+    Skip,
+    /// They are pushed like all others.
+    Push,
 }
 
 /// How to replicate.
@@ -451,7 +469,7 @@ impl Replicate {
             let found = self.catalog.find_package(&package.digest);
             found.map_err(|error| failure = Err(error)).ok()
         });
-        let wanted = Wanted::collect(records.flatten());
+        let wanted = Wanted::collect(records.flatten(), self.target.foreign);
         failure?;
         Ok(wanted)
     }

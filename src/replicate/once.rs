@@ -9,7 +9,7 @@ use super::resources::{self, WantedResources};
 use super::run::Run;
 use super::trigger::Reason;
 use super::wanted::{Wanted, WantedPackage};
-use super::{Error, Replicate, problem};
+use super::{Error, Foreign, Replicate, problem};
 use crate::base::Digest;
 use crate::catalog::{ImageReport, PackageRecord, Problem, RunCounts, RunOutcome, RunRecord};
 
@@ -42,7 +42,7 @@ impl Replicate {
     ) -> Result<Brought, Error> {
         let record = self.record()?;
         let packages = self.find_packages(packages)?;
-        let ended = Run::new(self, Wanted::collect(packages), stop)
+        let ended = Run::new(self, Wanted::collect(packages, self.target.foreign), stop)
             .finish(Reason::Request)
             .await?;
         self.finish(record, &ended, None)?;
@@ -60,7 +60,7 @@ impl Replicate {
         presence: Presence,
     ) -> Result<Brought, Error> {
         let started_at = self.clock.now();
-        let wanted = Wanted::collect(self.find_packages(packages)?);
+        let wanted = Wanted::collect(self.find_packages(packages)?, Foreign::Skip);
         let mut counts = RunCounts::default();
         let missing = match presence {
             Presence::Checked => self.find_missing(&wanted, &mut counts).await,

@@ -41,6 +41,8 @@ pub enum Found {
     Nothing,
     /// The image with this digest.
     Image(Digest),
+    /// The image that is wanted, without foreign layers that are wanted there, too.
+    Incomplete,
     /// It could not be found out, or the image cannot be read from the store: nothing is done with it in this run, and
     /// what is about it waits.
     Unknown,
@@ -78,7 +80,7 @@ impl Standing {
     pub fn new(wanted: &WantedImage, found: Found, placed: Option<Digest>) -> Self {
         match found {
             Found::Unknown => Self::Unknown,
-            Found::Nothing => Self::Behind { replaces: None },
+            Found::Nothing | Found::Incomplete => Self::Behind { replaces: None },
             Found::Image(found) if found == wanted.root.digest => Self::InPlace,
             Found::Image(found) if placed == Some(found) || wanted.earlier.contains(&found) => {
                 Self::Behind {

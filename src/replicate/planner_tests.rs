@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -35,6 +36,7 @@ pub(in super::super) fn tree(root: &str, layers: &[&str]) -> Tree {
             .collect(),
         manifests: vec![descriptor(&child, 10), descriptor(root, 20)],
         omitted: BTreeSet::new(),
+        foreign: BTreeMap::new(),
         subjects: BTreeSet::new(),
     }
 }
@@ -48,6 +50,7 @@ pub(in super::super) fn wanted(repository: &str, tag: &str, root: &str) -> Wante
         root: descriptor(root, 20),
         earlier: Vec::new(),
         omitted: BTreeSet::new(),
+        foreign: Arc::default(),
     }
 }
 

@@ -109,7 +109,9 @@ impl Journal {
                 digest: image.root.digest,
                 state: match found {
                     Found::Image(there) if *there == image.root.digest => ImageState::InPlace,
-                    Found::Image(_) | Found::Nothing | Found::Unknown => ImageState::Waiting,
+                    Found::Image(_) | Found::Incomplete | Found::Nothing | Found::Unknown => {
+                        ImageState::Waiting
+                    }
                 },
                 planned: Amount::default(),
                 sent: Amount::default(),

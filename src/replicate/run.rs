@@ -6,14 +6,14 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Applied, Executor, observe};
-use super::held::Held;
+use super::held::{Held, Known};
 use super::plan::{Found, Plan};
 use super::resources::{self, WantedResources};
-use super::survey::Survey;
+use super::survey::{Survey, is_incomplete};
 use super::trigger::Reason;
 use super::uploads::Ledger;
 use super::wanted::{Reference, Wanted, WantedImage, WantedPackage};
-use super::{Error, Others, Replicate, problem};
+use super::{Error, Foreign, Others, Replicate, problem};
 use crate::base::{Class, Classified as _, Digest, Repository, TreeError};
 use crate::catalog::{Content, ImageReport, Placement, Problem, RunCounts, RunOutcome, RunRecord};
 use crate::store::{self, Lease};
@@ -123,18 +123,24 @@ impl<'a> Run<'a> {
     /// Brings the images in place. Fails where nothing can be done with the registry at all.
     async fn images(&mut self) -> Result<(), Error> {
         self.counts.images_wanted = self.wanted.images.len() as u64;
-        let found = self.observe().await?;
+        let mut found = self.observe().await?;
+        let Replicate {
+            catalog,
+            target,
+            clock,
+            ..
+        } = self.task;
+        let held = Held::new(catalog, &target.name, clock.now())?;
+        let uploads = Ledger::open(catalog, &target.name)?;
+        if target.foreign == Foreign::Push {
+            let (held, uploads) = (&held, &uploads);
+            tokio::task::block_in_place(|| {
+                self.note_incomplete(&mut found, &Known { held, uploads });
+            });
+        }
         self.counts.images_in_sync = self.in_place.len() as u64;
         self.task.journal.begin(&self.wanted.images, &found);
         if found.iter().enumerate().any(|it| self.is_behind(it)) {
-            let Replicate {
-                catalog,
-                target,
-                clock,
-                ..
-            } = self.task;
-            let held = Held::new(catalog, &target.name, clock.now())?;
-            let uploads = Ledger::open(catalog, &target.name)?;
             let plan = tokio::task::block_in_place(|| {
                 self.hold(&found)?;
                 self.plan(&found, &held, &uploads)
@@ -142,9 +148,8 @@ impl<'a> Run<'a> {
             self.bring(&plan, &held, &uploads).await;
         } else if self.image_problems.is_empty() {
             // What an earlier run has begun is there by now, or wanted no more.
-            let uploads = Ledger::open(&self.task.catalog, &self.task.target.name)?;
-            let (registry, now) = (&self.task.target.registry, self.task.clock.now());
-            uploads.clear(registry, now, |_, _| false).await;
+            let now = clock.now();
+            uploads.clear(&target.registry, now, |_, _| false).await;
         }
         self.counts.images_failed = self.image_problems.len() as u64;
         self.counts.images_wanted -= self.left_out.len() as u64;
@@ -264,6 +269,19 @@ impl<'a> Run<'a> {
             }
         }
         Ok(found)
+    }
+
+    /// Notes which images in place lack foreign layers. Blocking.
+    fn note_incomplete(&mut self, found: &mut [Found], known: &Known<'_>) {
+        let content = (&self.task.store, &self.lease);
+        let (in_place, images) = (&mut self.in_place, &self.wanted.images);
+        in_place.retain(|index| {
+            let is_incomplete = is_incomplete(&images[*index], content, known);
+            if is_incomplete {
+                found[*index] = Found::Incomplete;
+            }
+            !is_incomplete
+        });
     }
 
     /// Plans what is missing. Blocking.

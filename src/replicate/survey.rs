@@ -2,12 +2,12 @@
 //!
 //! Only what is behind is read, with two exceptions: an image that is in place and of which nothing was known yet, because what it
 //! consists of need not be sent; and images that others may be about. So a run that has one image to bring does not read the
-//! ten thousand that are there.
+//! ten thousand that are there. Those are read, too, that bring foreign layers to a target which is to have them.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::held::{Held, Known};
-use super::plan::{Conflict, Found, Plan, Standing, TreeId};
+use super::plan::{Conflict, Found, Knowledge, Plan, Standing, TreeId};
 use super::planner::Planner;
 use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
@@ -175,8 +175,36 @@ fn read(store: &Store, lease: &Lease, digest: &Digest) -> Result<Vec<u8>, store:
     content.inspect_err(|error| store.suspect_after(*digest, error))
 }
 
-/// Reads what an image consists of.
+/// Returns whether an image that is in place lacks foreign layers that are wanted there, as far as is known: registries take it
+/// without them. One that cannot be read is there all the same. Blocking.
+pub(super) fn is_incomplete(
+    image: &WantedImage,
+    (store, lease): (&Store, &Lease),
+    known: &impl Knowledge,
+) -> bool {
+    if image.foreign.is_empty() {
+        return false;
+    }
+    let repository = &image.place.repository;
+    let tree = read_needed(image, |digest| read(store, lease, digest));
+    tree.is_ok_and(|tree| {
+        let mut wanted = tree.foreign.keys().filter(|it| image.foreign.contains(*it));
+        wanted.any(|digest| !known.holds(repository, digest))
+    })
+}
+
+/// Reads what an image consists of, with foreign layers that are wanted.
 fn read_tree<E: std::error::Error + 'static>(
+    image: &WantedImage,
+    read: impl FnMut(&Digest) -> Result<Vec<u8>, E>,
+) -> Result<Tree, TreeError<E>> {
+    let mut tree = read_needed(image, read)?;
+    tree.take_in(|digest| image.foreign.contains(digest));
+    Ok(tree)
+}
+
+/// Reads what an image cannot do without.
+fn read_needed<E: std::error::Error + 'static>(
     image: &WantedImage,
     mut read: impl FnMut(&Digest) -> Result<Vec<u8>, E>,
 ) -> Result<Tree, TreeError<E>> {
@@ -188,8 +216,9 @@ fn read_tree<E: std::error::Error + 'static>(
     })
 }
 
-/// What was left out of an image, which may differ from package to package, and what the rest consists of.
-type Read<'w> = (&'w BTreeSet<Digest>, TreeId);
+/// What was left out of an image and which foreign layers are wanted, which may differ from package to package, and what it
+/// consists of then.
+type Read<'w> = (&'w BTreeSet<Digest>, &'w BTreeSet<Digest>, TreeId);
 
 /// Reads what images consist of, once for each: thousands of names may stand for one large index.
 struct TreeReader<'w, F> {
@@ -215,18 +244,23 @@ where
         planner: &mut Planner,
     ) -> Result<TreeId, TreeError<E>> {
         let known = self.known.entry(image.root.digest).or_default();
-        if let Some((_, tree)) = known.iter().find(|(omitted, _)| **omitted == image.omitted) {
+        let is_same = |(omitted, foreign, _): &&Read<'_>| {
+            **omitted == image.omitted && **foreign == *image.foreign
+        };
+        if let Some((_, _, tree)) = known.iter().find(is_same) {
             return Ok(*tree);
         }
         let tree = read_tree(image, &mut self.read)?;
         let tree = planner.add_tree(&tree);
-        known.push((&image.omitted, tree));
+        known.push((&image.omitted, &image.foreign, tree));
         Ok(tree)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::wanted::Place;
     use super::*;
     use crate::base::oci::Descriptor;
@@ -248,6 +282,7 @@ mod tests {
             root: Descriptor::of("m", index.as_bytes()),
             earlier: Vec::new(),
             omitted,
+            foreign: Arc::default(),
         };
         let mut images: Vec<WantedImage> = ["v1", "v2", "v3"]
             .map(|tag| image(tag, BTreeSet::new()))

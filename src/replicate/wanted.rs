@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
+use super::Foreign;
 use crate::base::oci::Descriptor;
 use crate::base::{Digest, NamePattern, PackageKind, PackageName, Repository, Tag, Timestamp};
 use crate::catalog::{ImageRecord, PackageRecord, PackageSummary};
@@ -45,6 +47,9 @@ pub struct WantedImage {
     pub earlier: Vec<Digest>,
     /// Manifests that its indexes name and that every package which brings it has left out.
     pub omitted: BTreeSet<Digest>,
+    /// Foreign layers that are to be there, besides what it needs: among them are those of its own whose content some package
+    /// brings. Empty where they are left to their URLs. The images of a package share it.
+    pub foreign: Arc<BTreeSet<Digest>>,
 }
 
 /// A package that a target should hold.
@@ -71,13 +76,19 @@ impl Wanted {
     /// Collects what `packages`, in the order in which they became ready, want together.
     ///
     /// Where two packages bring different images to one place, the later one wins, as it would if they had been pushed
-    /// one after the other.
-    pub fn collect(packages: impl IntoIterator<Item = PackageRecord>) -> Self {
+    /// one after the other. `foreign` says whether foreign layers are wanted, too.
+    pub fn collect(packages: impl IntoIterator<Item = PackageRecord>, foreign: Foreign) -> Self {
         let mut wanted = Self::default();
         let mut places: HashMap<Place, usize> = HashMap::new();
         for package in packages {
             let images = package.images.iter();
-            let images = images.map(|image| wanted.add(&mut places, image, &package.omitted));
+            let carried = match foreign {
+                Foreign::Push => package.blobs.keys().copied().collect(),
+                Foreign::Skip => BTreeSet::new(),
+            };
+            let carried = Arc::new(carried);
+            let brings = (&package.omitted, &carried);
+            let images = images.map(|image| wanted.add(&mut places, image, brings));
             let images: BTreeSet<usize> = images.collect();
             wanted.packages.push(WantedPackage {
                 digest: package.digest,
@@ -92,12 +103,12 @@ impl Wanted {
         wanted
     }
 
-    /// Adds an image of a package that leaves these out. Returns its index.
+    /// Adds an image of a package that leaves these out, and brings these foreign layers. Returns its index.
     fn add(
         &mut self,
         places: &mut HashMap<Place, usize>,
         image: &ImageRecord,
-        omitted: &BTreeSet<Digest>,
+        (omitted, foreign): (&BTreeSet<Digest>, &Arc<BTreeSet<Digest>>),
     ) -> usize {
         let place = place_of(image);
         let Some(index) = places.get(&place) else {
@@ -107,6 +118,7 @@ impl Wanted {
                 root: descriptor_of(image),
                 earlier: Vec::new(),
                 omitted: omitted.clone(),
+                foreign: Arc::clone(foreign),
             });
             places.insert(place, index);
             return index;
@@ -115,11 +127,15 @@ impl Wanted {
         if wanted.root.digest == image.digest {
             // What one package leaves out another one may bring.
             wanted.omitted.retain(|it| omitted.contains(it));
+            if !foreign.is_subset(&wanted.foreign) {
+                Arc::make_mut(&mut wanted.foreign).extend(foreign.iter());
+            }
         } else {
             let before = wanted.root.digest;
             wanted.earlier.retain(|it| *it != image.digest);
             wanted.earlier.push(before);
             wanted.omitted.clone_from(omitted);
+            wanted.foreign = Arc::clone(foreign);
         }
         wanted.root = descriptor_of(image);
         *index
@@ -232,7 +248,7 @@ mod tests {
     fn what_one_package_leaves_out_another_one_may_bring() {
         let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
         let omitted = |packages: Vec<PackageRecord>| {
-            let mut wanted = Wanted::collect(packages);
+            let mut wanted = Wanted::collect(packages, Foreign::Skip);
             assert_eq!(wanted.images.len(), 1);
             wanted.images.remove(0).omitted
         };
@@ -249,9 +265,30 @@ mod tests {
     }
 
     #[test]
+    fn foreign_layers_are_wanted_that_some_package_brings_and_only_where_they_are_pushed() {
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        let carries = |image: &[u8], layers: &[Digest]| {
+            let mut package = package(image, &[]);
+            package.blobs = layers.iter().map(|layer| (*layer, 1)).collect();
+            package
+        };
+        let foreign = |packages: Vec<PackageRecord>, foreign| {
+            let mut wanted = Wanted::collect(packages, foreign);
+            let foreign = wanted.images.remove(0).foreign;
+            Arc::unwrap_or_clone(foreign)
+        };
+        let both = || vec![carries(b"image", &[one]), carries(b"image", &[two])];
+        assert_eq!(foreign(both(), Foreign::Push), BTreeSet::from([one, two]));
+        assert!(foreign(both(), Foreign::Skip).is_empty());
+        // Another image at the same place starts anew.
+        let newer = vec![carries(b"image", &[one]), carries(b"newer", &[two])];
+        assert_eq!(foreign(newer, Foreign::Push), BTreeSet::from([two]));
+    }
+
+    #[test]
     fn what_an_earlier_package_has_brought_to_a_place_may_be_replaced() {
         let images: [&[u8]; 4] = [b"one", b"two", b"three", b"two"];
-        let wanted = Wanted::collect(images.map(|image| package(image, &[])));
+        let wanted = Wanted::collect(images.map(|image| package(image, &[])), Foreign::Skip);
         assert_eq!(wanted.images[0].root.digest, Digest::of(b"two"));
         let earlier = [Digest::of(b"one"), Digest::of(b"three")];
         assert_eq!(wanted.images[0].earlier, earlier);
@@ -268,7 +305,7 @@ mod tests {
                 ..image.clone()
             });
         }
-        let wanted = Wanted::collect([several, package(b"image", &[])]);
+        let wanted = Wanted::collect([several, package(b"image", &[])], Foreign::Skip);
         let places: Vec<String> = wanted
             .images
             .iter()

@@ -11,7 +11,7 @@ use violetd::base::{Clock, Digest, SystemClock, Timestamp};
 use violetd::catalog::{self, Catalog, Content, IngestRecord, IngestState, NewPackage, RunOutcome};
 use violetd::registry::{self, Client};
 use violetd::replicate::wanted::Filter;
-use violetd::replicate::{Handle, Options, Others, Parts, Replicate, Role, Target};
+use violetd::replicate::{Foreign, Handle, Options, Others, Parts, Replicate, Role, Target};
 use violetd::store::{self, Removed, Store};
 use violetd::task::{Task as _, Timetable};
 
@@ -145,6 +145,7 @@ impl Bench {
             catches_up: true,
             holds_resources: false,
             others: Others::Keep,
+            foreign: Foreign::Skip,
             image_pull_secrets: Vec::new(),
         };
         let options = Options {

@@ -16,6 +16,7 @@ mod describe;
 mod fixtures;
 mod interop;
 mod leases;
+mod nondistributable;
 mod pace;
 mod platform;
 mod power;

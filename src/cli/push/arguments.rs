@@ -7,7 +7,7 @@ use super::super::Failure;
 use super::secrets::{PLATFORM_PASSWORD, PLATFORM_TOKEN, REGISTRY_PASSWORD, Secrets};
 use crate::base::{ByteCount, ClusterName, ParseByteCountError, Repository, Secret};
 use crate::daemon::push::{
-    Keeping, Login, Options, Others, PlatformAccess, RegistryAccess, Trusted, Work,
+    Foreign, Keeping, Login, Options, Others, PlatformAccess, RegistryAccess, Trusted, Work,
 };
 use crate::sys::fs::Context as _;
 use crate::verify::{Fingerprint, Policy, Requirements};
@@ -141,6 +141,9 @@ pub(in crate::cli) struct Arguments {
     /// Replace images that others have put under the same names
     #[arg(long)]
     force: bool,
+    /// Push foreign (non-distributable) layers, too, where a package or layout has their content; see docs/push.md
+    #[arg(long)]
+    allow_nondistributable_artifacts: bool,
     /// Only for the command lines of violet, see docs/push.md
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", hide = true)]
     reset_bundle_version: Option<bool>,
@@ -250,6 +253,11 @@ impl Arguments {
                 Others::Replace
             } else {
                 Others::Keep
+            },
+            foreign: if self.allow_nondistributable_artifacts {
+                Foreign::Push
+            } else {
+                Foreign::Skip
             },
             keeping: if self.keep {
                 Keeping::Pushed

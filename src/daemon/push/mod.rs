@@ -46,9 +46,9 @@ use self::source::{Origin, Taken, Taker};
 pub use self::watch::{Sight, Watch};
 use crate::base::{Clock, ClusterName, Digest, PackageKind, Repository, SystemClock, Timestamp};
 use crate::ingest;
-pub use crate::replicate::Others;
 use crate::replicate::wanted::Filter;
 use crate::replicate::{self, Brought, Presence, Replicate, Role, Target};
+pub use crate::replicate::{Foreign, Others};
 use crate::task::Timetable;
 use crate::verify::Requirements;
 
@@ -82,6 +82,8 @@ pub struct Options {
     pub image_pull_secrets: Vec<String>,
     /// Whether images of others are replaced.
     pub others: Others,
+    /// What becomes of foreign layers whose content is there.
+    pub foreign: Foreign,
     /// Whether what was pushed stays in the cache.
     pub keeping: Keeping,
     /// Requests in flight at one time.
@@ -187,6 +189,7 @@ async fn target(options: &Options) -> Result<Target, Error> {
         catches_up: false,
         holds_resources: options.work == Work::Images,
         others: options.others,
+        foreign: options.foreign,
         image_pull_secrets: options.image_pull_secrets.clone(),
     })
 }

@@ -1,6 +1,6 @@
 //! What is pushed: package files and OCI layouts, and how they get into the cache.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -203,7 +203,11 @@ impl Taker {
             omitted: BTreeSet::new(),
             blob_count: listed.blobs.len() as u64,
             blob_bytes,
-            blobs: BTreeMap::new(),
+            blobs: listed
+                .foreign
+                .iter()
+                .map(|digest| (*digest, listed.blobs[digest]))
+                .collect(),
             carried_by: None,
             provenance: Provenance::Unchecked,
             ready_at: self.clock.now(),

@@ -16,8 +16,8 @@
 //! when it comes again it is unpacked again, its blobs are compared with those in the store and not written, and a package
 //! that was removed meanwhile is ready again.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::{Entry, HashMap};
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -305,7 +305,11 @@ impl Importer {
             let (media_type, content_bytes) = match trees.entry(image.descriptor.digest) {
                 Entry::Occupied(known) => known.get().clone(),
                 Entry::Vacant(new) => new
-                    .insert(summarize(&image.descriptor, &contents.omitted, batch)?)
+                    .insert(summarize(
+                        &image.descriptor,
+                        (&contents.omitted, &contents.foreign),
+                        batch,
+                    )?)
                     .clone(),
             };
             images.push(ImageRecord {
@@ -337,7 +341,11 @@ impl Importer {
                 PackageKind::Operator
                 | PackageKind::Plugin
                 | PackageKind::Chart
-                | PackageKind::Images => BTreeMap::new(),
+                | PackageKind::Images => {
+                    let mut blobs = contents.blobs;
+                    blobs.retain(|digest, _| contents.foreign.contains(digest));
+                    blobs
+                }
             },
             carried_by,
             provenance,
@@ -375,18 +383,20 @@ struct Origin {
     contents: Contents,
 }
 
-/// Returns the media type of an image's outermost manifest, and how many bytes the image has in all.
+/// Returns the media type of an image's outermost manifest, and how many bytes the image has in all: without manifests that
+/// were left out, and with the foreign layers that came.
 fn summarize(
     image: &Descriptor,
-    omitted: &BTreeSet<Digest>,
+    (omitted, foreign): (&BTreeSet<Digest>, &BTreeSet<Digest>),
     batch: &Batch,
 ) -> Result<(String, u64), Error> {
-    let tree = Tree::read(image, |manifest| {
+    let mut tree = Tree::read(image, |manifest| {
         if omitted.contains(&manifest.digest) {
             return Ok(None);
         }
         batch.read(&manifest.digest, MANIFEST_BYTES_MAX).map(Some)
     })?;
+    tree.take_in(|digest| foreign.contains(digest));
     let root = tree.manifests.last();
     let media_type = root.map_or(&image.media_type, |root| &root.media_type);
     Ok((media_type.clone(), tree.content_bytes()))

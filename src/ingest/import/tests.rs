@@ -1,5 +1,6 @@
 //! What reaches store and catalog, and what does not: files that were swapped after they were verified.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
@@ -99,6 +100,16 @@ fn verified(source: &Source) -> Verified<PackageFile> {
 
 /// Returns a package of one image whose layer holds `content`.
 fn package_of(content: &[u8]) -> Vec<u8> {
+    package_with(content, None, |_| true)
+}
+
+/// Returns a package of one image whose layer holds `content`, and which has a foreign layer besides, if any. Of its blobs,
+/// those are in it that are wanted.
+fn package_with(
+    content: &[u8],
+    foreign: Option<&[u8]>,
+    is_wanted: impl Fn(&Digest) -> bool,
+) -> Vec<u8> {
     let mut blobs = BTreeMap::new();
     let mut put = |media_type: &str, content: Vec<u8>| {
         let descriptor = Descriptor::of(media_type, &content);
@@ -109,8 +120,15 @@ fn package_of(content: &[u8]) -> Vec<u8> {
     let config =
         r#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}"#;
     let config = put(MEDIA_TYPE_CONFIG, config.into());
+    let mut layers = vec![serde_json::json!(layer)];
+    if let Some(foreign) = foreign {
+        let media_type = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+        let mut layer = serde_json::json!(put(media_type, foreign.to_vec()));
+        layer["urls"] = serde_json::json!(["https://layers.example/base"]);
+        layers.push(layer);
+    }
     let manifest = serde_json::json!({
-        "schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "config": config, "layers": [layer],
+        "schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "config": config, "layers": layers,
     });
     let descriptor = put(MEDIA_TYPE_MANIFEST, manifest.to_string().into_bytes());
     let image = Image {
@@ -119,7 +137,7 @@ fn package_of(content: &[u8]) -> Vec<u8> {
     };
     let (manifest, options) = (Manifest::default(), WriteOptions::default());
     let mut writer = Writer::create(Vec::new(), &manifest, &[image], options).unwrap();
-    for (digest, content) in &blobs {
+    for (digest, content) in blobs.iter().filter(|(digest, _)| is_wanted(digest)) {
         let size_bytes = content.len() as u64;
         writer
             .add_blob(digest, size_bytes, &mut content.as_slice())
@@ -162,6 +180,32 @@ fn a_file_swapped_after_it_was_verified_is_caught_whatever_it_was_swapped_for() 
     // What was verified is still good once it is back.
     bench.write("x.tgz", &good);
     assert_eq!(bench.unpack(&file).unwrap().packages.len(), 1);
+}
+
+#[test]
+fn the_content_of_a_foreign_layer_is_kept_where_it_came_and_not_missed_where_it_did_not() {
+    let foreign = Digest::of(b"foreign");
+    for (is_carried, name) in [(true, "with.tgz"), (false, "without.tgz")] {
+        let bench = Bench::new();
+        let is_wanted = |digest: &Digest| is_carried || *digest != foreign;
+        bench.write(name, &package_with(b"layer", Some(b"foreign"), is_wanted));
+        let file = verified(&Source::File(bench.path(name)));
+        let imported = bench.unpack(&file).unwrap();
+        bench.commit(&imported);
+        let Importer { store, catalog, .. } = &bench.importer;
+        let NewPackage { record, content } = &imported.packages[0];
+        let kept = content.entries().contains(&(foreign, 7));
+        assert_eq!(kept, is_carried, "{name}");
+        assert_eq!(record.blobs.contains_key(&foreign), is_carried, "{name}");
+        assert_eq!(store.find(&foreign).unwrap().is_some(), is_carried);
+        let bytes = record.images[0].content_bytes;
+        assert_eq!(bytes, content.size_bytes(), "{name}");
+        assert_eq!(record.blob_count, content.entries().len() as u64);
+        let known = catalog.find_content(&record.digest).unwrap().unwrap();
+        assert_eq!(known, *content, "{name}");
+        // It is whole as it is: nothing is unpacked again.
+        assert!(bench.unpack(&file).unwrap().committed.is_none(), "{name}");
+    }
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::builder::{
     Builder, MANIFEST, MemorySink, Raw, code_of, file, read_into, tar_of, tgz_of,
 };
-use crate::base::oci::Descriptor;
+use crate::base::oci::{Descriptor, MEDIA_TYPE_CONFIG, MEDIA_TYPE_MANIFEST};
 use crate::base::{Class, Classified, Digest, PackageKind};
 use crate::package::{Contents, Error, Manifest, Unpacked};
 
@@ -110,6 +111,29 @@ fn a_delta_without_its_base_says_what_is_missing_wherever_its_manifest_is() {
         assert_eq!(code_on(&Blobs::new(), &files), "base-missing");
         assert_eq!(code_on(&base, &files), "none");
     }
+}
+
+#[test]
+fn a_foreign_layer_that_a_delta_builds_on_is_kept_and_one_that_it_does_not_name_is_not() {
+    let mut builder = Builder::default();
+    let config = builder.blob(MEDIA_TYPE_CONFIG, "{}");
+    let layer = Descriptor::of(
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        b"foreign",
+    );
+    let mut entry = json!(layer);
+    entry["urls"] = json!(["https://layers.example/base"]);
+    let manifest = json!({"schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "config": config,
+        "layers": [entry]});
+    let image = builder.json(MEDIA_TYPE_MANIFEST, &manifest);
+    let base = Blobs::from([(layer.digest, b"foreign".to_vec())]);
+    let named = package(&delta(sizes(&base)), &builder.blobs, &image);
+    assert_eq!(code_on(&Blobs::new(), &named), "base-missing");
+    let contents = unpack_on(&base, &named).unwrap();
+    assert_eq!(contents.blobs[&layer.digest], 7);
+    assert_eq!(contents.foreign, BTreeSet::from([layer.digest]));
+    let unnamed = package(&Manifest::default(), &builder.blobs, &image);
+    assert!(unpack_on(&base, &unnamed).unwrap().foreign.is_empty());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Which images packages hold, under which names, and whether they are whole.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::builder::{
@@ -320,6 +322,34 @@ fn foreign_layers_need_not_be_there_and_other_layers_must_wherever_else_they_are
     let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
     assert_eq!(code(foreign), "none");
     assert_eq!(code(MEDIA_TYPE_LAYER), "missing-blob");
+}
+
+#[test]
+fn foreign_layers_that_come_along_must_be_what_the_manifest_says() {
+    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+    let files = |size_bytes: u64, is_there: bool| {
+        let mut builder = Builder::default();
+        let config = builder.blob(MEDIA_TYPE_CONFIG, "{}");
+        let layer = builder.blob(foreign, "layer");
+        let mut entry = json!(layer);
+        entry["size"] = size_bytes.into();
+        entry["urls"] = json!(["http://127.0.0.1"]);
+        let manifest = json!({"schemaVersion": 2, "mediaType": MEDIA_TYPE_MANIFEST, "config": config,
+            "layers": [entry]});
+        let image = builder.json(MEDIA_TYPE_MANIFEST, &manifest);
+        let mut files = builder.layout("", &[(Some("a/b:1"), &image)]);
+        let name = format!("blobs/sha256/{}", layer.digest.hex());
+        files.retain(|file| is_there || file.name != name.as_bytes());
+        (layer.digest, files)
+    };
+    let (layer, with) = files(5, true);
+    let contents = read(&tgz_of(&with)).unwrap();
+    assert_eq!(contents.foreign, BTreeSet::from([layer]));
+    assert_eq!(contents.blobs[&layer], 5);
+    let contents = read(&tgz_of(&files(5, false).1)).unwrap();
+    assert!(contents.foreign.is_empty());
+    assert!(!contents.blobs.contains_key(&layer));
+    assert_eq!(code_of(&tgz_of(&files(6, true).1)), "size-mismatch");
 }
 
 #[test]

@@ -159,7 +159,7 @@ impl Walk<'_> {
             };
             self.seen.insert(digest);
             coming.extend(manifest.children().map(|child| child.digest));
-            for blob in manifest.blobs() {
+            for blob in manifest.blobs().chain(manifest.foreign_layers()) {
                 self.note(blob.digest, Part::Blob);
             }
         }

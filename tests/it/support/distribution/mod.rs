@@ -176,6 +176,12 @@ impl Distribution {
         self.registry.state().blobs.get(&key).copied()
     }
 
+    /// Loses a blob of a repository.
+    pub(crate) fn lose(&self, repository: &str, digest: &Digest) {
+        let key = (repository.to_owned(), digest.to_string());
+        self.registry.state().blobs.remove(&key).unwrap();
+    }
+
     /// Forgets all sessions, as a purge does.
     pub(crate) fn purge(&self) {
         self.registry.state().sessions.clear();

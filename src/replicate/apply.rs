@@ -7,22 +7,21 @@
 //! known of it is forgotten. Where what is missing was left out of the package, that would bring nothing: such a registry does
 //! not take sparse indexes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::flow::{BlobJob, Cause, Failures, Flow, ImageJob, Reach, Step};
 use super::held::Held;
-use super::plan::{ContentId, ImageStep, Plan, RepositoryId};
+use super::manifests::{Belief, Manifests};
+use super::plan::{ImageStep, Plan};
 use super::report::{How, Journal};
 use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use super::{Error, problem};
-use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
 use crate::base::{Class, Classified as _, Digest};
 use crate::catalog::{ImageState, Problem};
 use crate::registry::{self, BlobSource, Client, ManifestReference, Mount, Uploaded};
@@ -88,7 +87,7 @@ impl Executor<'_> {
             executor: self,
             plan,
             wanted,
-            children: Mutex::default(),
+            manifests: Manifests::new(self, plan),
         };
         let (flow, failures) = Flow::new(plan, self.concurrency);
         let mut account = Account {
@@ -112,6 +111,13 @@ impl Executor<'_> {
         }
         self.held.flush();
         account.applied
+    }
+
+    pub(super) fn check_stop(&self) -> Result<(), Error> {
+        if self.stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        Ok(())
     }
 }
 
@@ -246,8 +252,7 @@ struct Work<'a> {
     executor: &'a Executor<'a>,
     plan: &'a Plan,
     wanted: &'a [WantedImage],
-    /// Manifests that were put by their digests in this run, and where.
-    children: Mutex<HashSet<(RepositoryId, ContentId)>>,
+    manifests: Manifests<'a>,
 }
 
 impl Work<'_> {
@@ -267,7 +272,7 @@ impl Work<'_> {
 
     /// Brings one blob to one repository: by mount where it is known from where, otherwise after asking whether it is there.
     async fn move_blob(&self, job: &BlobJob) -> Result<How, Error> {
-        self.check_stop()?;
+        self.executor.check_stop()?;
         let Executor {
             registry,
             store,
@@ -317,24 +322,15 @@ impl Work<'_> {
     async fn put_image(&self, job: ImageJob) -> Result<(), Error> {
         let step = &self.plan.images[job.at];
         self.executor.lease.renew();
-        let manifests = if job.is_again {
-            self.plan.manifests_of(step)
+        let belief = if job.is_again {
+            Belief::Nothing
         } else {
-            &step.manifests
+            Belief::Known
         };
-        let (root, children) = manifests.split_last().expect("an image has a manifest");
-        for child in children {
-            let key = (step.repository, *child);
-            if !job.is_again && self.children().contains(&key) {
-                continue;
-            }
-            let by_digest = ManifestReference::Digest(self.plan.digest(*child));
-            self.put_manifest(step, &by_digest, *child).await?;
-            self.children().insert(key);
-        }
-        let reference = manifest_reference(&self.wanted[step.index].place.reference);
-        let put = self.put_manifest(step, &reference, *root).await;
-        if put.as_ref().is_err_and(is_refusal) && self.is_there(step, &reference, *root).await {
+        let place = manifest_reference(&self.wanted[step.index].place.reference);
+        self.manifests.put_children(step, belief).await?;
+        let put = self.manifests.put_root(step, &place).await;
+        if put.as_ref().is_err_and(is_refusal) && self.is_there(step, &place).await {
             return Ok(());
         }
         put
@@ -342,47 +338,12 @@ impl Work<'_> {
 
     /// Returns whether an image is in place that the registry refuses to take. Tags may be immutable, and somebody else, or a
     /// try of ours whose answer was lost, was there before.
-    async fn is_there(
-        &self,
-        step: &ImageStep,
-        reference: &ManifestReference,
-        root: ContentId,
-    ) -> bool {
+    async fn is_there(&self, step: &ImageStep, place: &ManifestReference) -> bool {
+        let Executor { registry, .. } = self.executor;
         let repository = self.plan.repository(step.repository);
-        let found = self
-            .executor
-            .registry
-            .find_manifest(repository, reference)
-            .await;
-        let digest = self.plan.digest(root);
+        let found = registry.find_manifest(repository, place).await;
+        let digest = self.wanted[step.index].root.digest;
         found.is_ok_and(|found| found.is_some_and(|found| found.digest == digest))
-    }
-
-    async fn put_manifest(
-        &self,
-        step: &ImageStep,
-        reference: &ManifestReference,
-        manifest: ContentId,
-    ) -> Result<(), Error> {
-        self.check_stop()?;
-        let Executor {
-            registry,
-            store,
-            held,
-            ..
-        } = self.executor;
-        let Descriptor {
-            media_type, digest, ..
-        } = self.plan.content(manifest);
-        let bytes = store
-            .read(&digest, MANIFEST_BYTES_MAX)
-            .inspect_err(|error| store.suspect_after(digest, error))?;
-        let repository = self.plan.repository(step.repository);
-        registry
-            .put_manifest(repository, reference, &media_type, Bytes::from(bytes))
-            .await?;
-        held.confirm(repository, digest);
-        Ok(())
     }
 
     /// Forgets that the repository of an image holds what the image consists of.
@@ -392,21 +353,7 @@ impl Work<'_> {
         let all = all.map(|content| self.plan.digest(*content));
         let repository = self.plan.repository(step.repository);
         self.executor.held.forget(repository, all);
-        let mut children = self.children();
-        for manifest in self.plan.manifests_of(step) {
-            children.remove(&(step.repository, *manifest));
-        }
-    }
-
-    fn children(&self) -> MutexGuard<'_, HashSet<(RepositoryId, ContentId)>> {
-        self.children.lock().expect("no holder of this lock panics")
-    }
-
-    fn check_stop(&self) -> Result<(), Error> {
-        if self.executor.stop.is_cancelled() {
-            return Err(Error::Stopped);
-        }
-        Ok(())
+        self.manifests.forget(step);
     }
 }
 

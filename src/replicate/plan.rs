@@ -13,7 +13,7 @@
 //!              2. shared ones that are sent, by greedy set cover: the repository goes first whose blobs spare most of what
 //!                 others would have to send
 //!              3. those of one repository, image by image, the largest first, so that no long transfer is left for the end
-//! per image    as soon as its blobs are there: manifests, children before parents, the tag last;
+//! per image    as soon as its blobs are there: manifests, children before parents and otherwise at the same time, the tag last;
 //!              an image before its referrers
 //! ```
 //!
@@ -26,7 +26,7 @@
 //!   what is not there.
 //! - A tag that points to something which no package of ours has put there is a conflict and is left alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -142,6 +142,8 @@ pub(super) struct Content {
 pub(super) struct Parts {
     /// Children before parents, the image itself last.
     pub(super) manifests: Box<[ContentId]>,
+    /// The round in which each of them can be put.
+    pub(super) rounds: Box<[u32]>,
     pub(super) blobs: Box<[ContentId]>,
     pub(super) omitted: BTreeSet<Digest>,
     pub(super) subjects: BTreeSet<Digest>,
@@ -255,6 +257,24 @@ impl Plan {
     /// Returns all manifests of an image, children before parents.
     pub fn manifests_of(&self, image: &ImageStep) -> &[ContentId] {
         &self.trees[image.tree.0 as usize].manifests
+    }
+
+    /// Returns these manifests of an image, which are in their order, round by round: those of one round name nothing but manifests
+    /// of earlier ones, and can be put at the same time.
+    pub fn rounds_of(&self, image: &ImageStep, manifests: &[ContentId]) -> Vec<Vec<ContentId>> {
+        let Parts {
+            manifests: all,
+            rounds,
+            ..
+        } = &self.trees[image.tree.0 as usize];
+        let mut left = manifests.iter().peekable();
+        let mut by_round: BTreeMap<u32, Vec<ContentId>> = BTreeMap::new();
+        for (manifest, round) in all.iter().zip(rounds) {
+            if left.next_if_eq(&manifest).is_some() {
+                by_round.entry(*round).or_default().push(*manifest);
+            }
+        }
+        by_round.into_values().collect()
     }
 
     /// Returns the manifests that were left out of an image.

@@ -62,6 +62,7 @@ impl Planner {
         let blobs = blobs.map(|it| self.blob_id(&it.descriptor)).collect();
         self.trees.push(Parts {
             manifests,
+            rounds: tree.rounds.as_slice().into(),
             blobs,
             omitted: tree.omitted.clone(),
             subjects: tree.subjects.clone(),

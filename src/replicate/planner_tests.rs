@@ -34,6 +34,7 @@ pub(in super::super) fn tree(root: &str, layers: &[&str]) -> Tree {
             })
             .collect(),
         manifests: vec![descriptor(&child, 10), descriptor(root, 20)],
+        rounds: vec![0, 1],
         omitted: BTreeSet::new(),
         subjects: BTreeSet::new(),
     }

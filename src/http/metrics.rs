@@ -130,6 +130,7 @@ fn register_targets(registry: &mut Registry, targets: &[TargetView]) {
     let held = Family::<TargetLabels, Gauge>::default();
     let last_success = Family::<TargetLabels, Gauge>::default();
     let sent = Family::<TargetLabels, Gauge>::default();
+    let resumed = Family::<TargetLabels, Gauge>::default();
     let requests = Family::<TargetLabels, Gauge>::default();
     for target in targets {
         let labels = TargetLabels {
@@ -140,6 +141,7 @@ fn register_targets(registry: &mut Registry, targets: &[TargetView]) {
             family.get_or_create(&labels).set(value);
         };
         let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        let large = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         put(&in_sync, i64::from(target.is_in_sync));
         put(&lag, target.lag_seconds.unwrap_or(0));
         put(&wanted, count(target.packages_wanted));
@@ -148,14 +150,9 @@ fn register_targets(registry: &mut Registry, targets: &[TargetView]) {
             put(&last_success, at.timestamp());
         }
         if let Some(run) = &target.last_run {
-            put(
-                &sent,
-                i64::try_from(run.counts.bytes_sent).unwrap_or(i64::MAX),
-            );
-            put(
-                &requests,
-                i64::try_from(run.counts.requests).unwrap_or(i64::MAX),
-            );
+            put(&sent, large(run.counts.bytes_sent));
+            put(&resumed, large(run.counts.bytes_resumed));
+            put(&requests, large(run.counts.requests));
         }
     }
     registry.register(
@@ -187,6 +184,11 @@ fn register_targets(registry: &mut Registry, targets: &[TargetView]) {
         "target_last_run_sent_bytes",
         "Bytes of blobs sent by the last run",
         sent,
+    );
+    registry.register(
+        "target_last_run_resumed_bytes",
+        "Bytes of blobs that the last run found sent by an earlier upload",
+        resumed,
     );
     registry.register(
         "target_last_run_requests",

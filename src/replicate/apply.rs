@@ -61,6 +61,10 @@ pub(super) struct BlobCounts {
     pub(super) sent: u64,
     pub(super) mounted: u64,
     pub(super) skipped: u64,
+    /// Those of the sent ones of which a part was there.
+    pub(super) resumed: u64,
+    /// How much that was.
+    pub(super) resumed_bytes: u64,
 }
 
 /// What became of a step.
@@ -73,7 +77,13 @@ enum Done {
 impl BlobCounts {
     const fn add(&mut self, how: How) {
         match how {
-            How::Sent { .. } => self.sent += 1,
+            How::Sent { resumed_bytes, .. } => {
+                self.sent += 1;
+                if resumed_bytes > 0 {
+                    self.resumed += 1;
+                    self.resumed_bytes += resumed_bytes;
+                }
+            }
             How::Mounted => self.mounted += 1,
             How::Skipped => self.skipped += 1,
         }

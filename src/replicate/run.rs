@@ -321,6 +321,8 @@ impl<'a> Run<'a> {
         self.counts.blobs_sent += blobs.sent;
         self.counts.blobs_mounted += blobs.mounted;
         self.counts.blobs_skipped += blobs.skipped;
+        self.counts.blobs_resumed += blobs.resumed;
+        self.counts.bytes_resumed += blobs.resumed_bytes;
         self.counts.images_pushed += pushed.len() as u64;
         self.in_place.extend(pushed);
         self.image_problems.extend(failed);
@@ -462,7 +464,9 @@ fn log(run: &RunRecord) {
         resources_applied = counts.resources_applied,
         blobs_sent = counts.blobs_sent,
         blobs_mounted = counts.blobs_mounted,
+        blobs_resumed = counts.blobs_resumed,
         bytes_sent = counts.bytes_sent,
+        bytes_resumed = counts.bytes_resumed,
         requests = counts.requests,
         retries = counts.retries,
         "run ends"

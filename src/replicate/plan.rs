@@ -90,16 +90,17 @@ impl Standing {
     }
 }
 
-/// What is known of what a target holds. Wrong answers cost requests, and never an image.
+/// What is known of what a target holds. Wrong answers cost requests, and never an image. It may be asked in any order, and has the
+/// answer at hand where digests ascend and, for one digest, repositories.
 pub trait Knowledge {
     /// Returns whether a repository holds this so surely that it is not asked.
-    fn holds(&self, repository: &Repository, digest: &Digest) -> bool;
+    fn holds(&mut self, repository: &Repository, digest: &Digest) -> bool;
 
     /// Returns a repository that may well hold this, to mount it from.
-    fn find_holder(&self, digest: &Digest) -> Option<Repository>;
+    fn find_holder(&mut self, digest: &Digest) -> Option<Repository>;
 
     /// Returns a repository to which an upload of this has begun and can go on.
-    fn find_begun(&self, digest: &Digest) -> Option<Repository>;
+    fn find_begun(&mut self, digest: &Digest) -> Option<Repository>;
 }
 
 /// Number of a repository in [`Plan::repositories`].

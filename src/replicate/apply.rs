@@ -23,7 +23,7 @@ use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use super::{Error, problem};
 use crate::base::{Class, Classified as _, Digest};
-use crate::catalog::{ImageState, Problem};
+use crate::catalog::{ImageState, Problem, RunCounts};
 use crate::registry::{self, BlobSource, Client, ManifestReference, Mount, Uploaded};
 use crate::store::{Lease, Store};
 
@@ -87,6 +87,15 @@ impl BlobCounts {
             How::Mounted => self.mounted += 1,
             How::Skipped => self.skipped += 1,
         }
+    }
+
+    /// Adds these to the counts of a run.
+    pub(super) const fn add_to(&self, counts: &mut RunCounts) {
+        counts.blobs_sent += self.sent;
+        counts.blobs_mounted += self.mounted;
+        counts.blobs_skipped += self.skipped;
+        counts.blobs_resumed += self.resumed;
+        counts.bytes_resumed += self.resumed_bytes;
     }
 }
 

@@ -318,11 +318,7 @@ impl<'a> Run<'a> {
             failed,
             blobs,
         } = executor.apply(plan, images).await;
-        self.counts.blobs_sent += blobs.sent;
-        self.counts.blobs_mounted += blobs.mounted;
-        self.counts.blobs_skipped += blobs.skipped;
-        self.counts.blobs_resumed += blobs.resumed;
-        self.counts.bytes_resumed += blobs.resumed_bytes;
+        blobs.add_to(&mut self.counts);
         self.counts.images_pushed += pushed.len() as u64;
         self.in_place.extend(pushed);
         self.image_problems.extend(failed);

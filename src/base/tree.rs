@@ -15,6 +15,9 @@ pub const DEPTH_MAX: usize = 8;
 pub struct Tree {
     /// Manifests, children before parents; the last one is the image itself.
     pub manifests: Vec<Descriptor>,
+    /// The round in which each of [`Self::manifests`] can be put, from 0: it names nothing but manifests of earlier rounds. What it is
+    /// about is in an earlier round, too, where it comes first. The image itself is alone in the last one.
+    pub rounds: Vec<u32>,
     /// Configurations and layers, in the order of the manifests that name them.
     pub blobs: Vec<Blob>,
     /// Foreign layers, none of which is among the blobs: no part of it unless they are [taken in](Self::take_in).
@@ -71,18 +74,26 @@ impl Tree {
     /// Reads the tree below `root`; `read` returns the bytes of a manifest, or `None` where it was left out on purpose.
     pub fn read<E: std::error::Error + 'static>(
         root: &Descriptor,
-        mut read: impl FnMut(&Descriptor) -> Result<Option<Vec<u8>>, E>,
+        read: impl FnMut(&Descriptor) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<Self, TreeError<E>> {
-        let mut tree = Self {
+        let tree = Self {
             manifests: Vec::new(),
+            rounds: Vec::new(),
             blobs: Vec::new(),
             foreign: BTreeMap::new(),
             omitted: BTreeSet::new(),
             subjects: BTreeSet::new(),
         };
-        let mut seen = BTreeSet::new();
-        tree.visit(root, DEPTH_MAX, &mut seen, &mut read)
+        let mut visitor = Visitor {
+            tree,
+            seen: BTreeSet::new(),
+            rounds: BTreeMap::new(),
+            read,
+        };
+        visitor
+            .visit(root, DEPTH_MAX)
             .map_err(|error| error.unwrap_or(TreeError::TooDeep { root: root.digest }))?;
+        let Visitor { mut tree, seen, .. } = visitor;
         if tree.manifests.is_empty() {
             return Err(TreeError::RootOmitted { root: root.digest });
         }
@@ -110,51 +121,76 @@ impl Tree {
         let blobs = self.blobs.iter().map(|blob| blob.descriptor.size_bytes);
         manifests.chain(blobs).fold(0, u64::saturating_add)
     }
+}
 
+/// Reads a tree.
+struct Visitor<R> {
+    /// What was read so far.
+    tree: Tree,
+    /// Every digest that has occurred.
+    seen: BTreeSet<Digest>,
+    /// The rounds of the manifests in [`Self::tree`].
+    rounds: BTreeMap<Digest, u32>,
+    read: R,
+}
+
+impl<R> Visitor<R> {
     /// Adds `descriptor` and what is below it. The error is `None` where the depth is used up.
     fn visit<E>(
         &mut self,
         descriptor: &Descriptor,
         depth: usize,
-        seen: &mut BTreeSet<Digest>,
-        read: &mut impl FnMut(&Descriptor) -> Result<Option<Vec<u8>>, E>,
-    ) -> Result<(), Option<TreeError<E>>> {
+    ) -> Result<(), Option<TreeError<E>>>
+    where
+        R: FnMut(&Descriptor) -> Result<Option<Vec<u8>>, E>,
+    {
         let digest = descriptor.digest;
-        if !seen.insert(digest) {
+        if !self.seen.insert(digest) {
             return Ok(());
         }
         let depth = depth.checked_sub(1).ok_or(None)?;
-        let Some(bytes) = read(descriptor).map_err(|source| TreeError::Read { digest, source })?
-        else {
-            self.omitted.insert(digest);
+        let read = (self.read)(descriptor);
+        let Some(bytes) = read.map_err(|source| TreeError::Read { digest, source })? else {
+            self.tree.omitted.insert(digest);
             return Ok(());
         };
         let (manifest, media_type) =
             Manifest::parse(&bytes).map_err(|source| TreeError::Parse { digest, source })?;
-        self.subjects
-            .extend(manifest.subject().map(|subject| subject.digest));
         for child in manifest.children() {
-            self.visit(child, depth, seen, read)?;
+            self.visit(child, depth)?;
         }
+        self.add(digest, &manifest);
+        self.tree.manifests.push(Descriptor {
+            media_type,
+            ..descriptor.clone()
+        });
+        Ok(())
+    }
+
+    /// Adds what a manifest names, and the round that follows from it.
+    fn add(&mut self, digest: Digest, manifest: &Manifest) {
+        let subject = manifest.subject();
+        self.tree.subjects.extend(subject.map(|it| it.digest));
         for blob in manifest.blobs() {
-            if seen.insert(blob.digest) {
-                self.blobs.push(Blob {
+            if self.seen.insert(blob.digest) {
+                self.tree.blobs.push(Blob {
                     descriptor: blob.clone(),
                     parent: digest,
                 });
             }
         }
         for layer in manifest.foreign_layers() {
-            self.foreign.entry(layer.digest).or_insert_with(|| Blob {
+            let foreign = self.tree.foreign.entry(layer.digest);
+            foreign.or_insert_with(|| Blob {
                 descriptor: layer.clone(),
                 parent: digest,
             });
         }
-        self.manifests.push(Descriptor {
-            media_type,
-            ..descriptor.clone()
-        });
-        Ok(())
+        let named = manifest.children().chain(subject);
+        let before = named.filter_map(|it| self.rounds.get(&it.digest));
+        let round = before.max().map_or(0, |last| last + 1);
+        self.rounds.insert(digest, round);
+        self.tree.rounds.push(round);
     }
 }
 
@@ -214,6 +250,29 @@ mod tests {
         assert_eq!(tree.blobs.len(), 3, "the shared configuration counts once");
         let manifests = one.size_bytes + two.size_bytes + root.size_bytes;
         assert_eq!(tree.content_bytes(), manifests + 1 + 10 + 10);
+    }
+
+    #[test]
+    fn a_manifest_is_in_a_round_after_all_that_it_names_and_the_image_alone_in_the_last() {
+        let mut bag = Bag::default();
+        let [one, two, lone] = ["one", "two", "three"].map(|layer| bag.add(&image(layer)));
+        let index = |children: &[&Descriptor]| {
+            let children: Vec<String> = children.iter().map(|it| pointer(it)).collect();
+            format!(r#"{{"manifests":[{}]}}"#, children.join(","))
+        };
+        let inner = bag.add(&index(&[&one, &two]));
+        let outer = bag.add(&index(&[&inner, &lone]));
+        let rest = image("signature");
+        let about = pointer(&lone);
+        let about = format!(r#"{{"subject":{about},{}"#, rest.strip_prefix('{').unwrap());
+        let signature = bag.add(&about);
+        // What is named twice, at different depths, comes before both.
+        let root = bag.add(&index(&[&outer, &inner, &one, &signature]));
+        let tree = bag.tree(&root).unwrap();
+        let order: Vec<Digest> = tree.manifests.iter().map(|it| it.digest).collect();
+        let expected = [&one, &two, &inner, &lone, &outer, &signature, &root];
+        assert_eq!(order, expected.map(|it| it.digest));
+        assert_eq!(tree.rounds, [0, 0, 1, 0, 2, 1, 3]);
     }
 
     #[test]

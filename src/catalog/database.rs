@@ -12,13 +12,14 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::fmt;
 use std::io;
 use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, Env, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    DBRawIterator, DBRecoveryMode, Env, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 
 use super::Error;
@@ -36,6 +37,9 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const OPEN_FILES_MAX: i32 = 64;
 /// Threads that flush and compact.
 const BACKGROUND_JOBS: i32 = 2;
+/// Rows that a cursor steps over before it searches: a search takes 5 µs, a step half a microsecond (measured with 200 000 rows,
+/// 2026-11-21).
+const STEPS_MAX: usize = 8;
 /// RocksDB's own log: files kept and bytes of each.
 const INFO_LOG_FILES: usize = 3;
 const INFO_LOG_BYTES: usize = 1 << 20;
@@ -69,6 +73,17 @@ struct Change {
 
 /// A key and its row.
 pub(super) type Row = (Box<[u8]>, Box<[u8]>);
+
+/// The same, as long as a cursor stays there.
+pub(super) type Found<'a> = (&'a [u8], &'a [u8]);
+
+/// Finds rows of a column whose keys start with a prefix, as they were when it was made. Keys may be asked for in any order; where
+/// they ascend, it steps from row to row instead of searching each of them.
+pub(super) struct Cursor<'a> {
+    rows: DBRawIterator<'a>,
+    /// There is no key from this one up to that of the current row. None where there is no current row yet.
+    floor: Option<Vec<u8>>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -199,6 +214,19 @@ impl Database {
         failure.into_iter().map(Err).chain(rows)
     }
 
+    /// Returns a cursor over the rows of `column` whose keys start with `prefix`.
+    pub(super) fn cursor(&self, column: Column, prefix: &[u8]) -> Result<Cursor<'_>, Error> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_range(rocksdb::PrefixRange(prefix));
+        attempt(READ, self.database.path(), || {
+            let handle = self.handle(column);
+            Ok(Cursor {
+                rows: self.database.raw_iterator_cf_opt(handle, options),
+                floor: None,
+            })
+        })
+    }
+
     /// Applies all changes or none. They survive power loss when this returns.
     pub(super) fn write(&self, changes: Changes) -> Result<(), Error> {
         self.write_with(changes, true)
@@ -233,6 +261,55 @@ impl Database {
         self.database
             .cf_handle(column.name())
             .expect("a database opens with all columns or not at all")
+    }
+}
+
+impl fmt::Debug for Cursor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cursor")
+            .field("floor", &self.floor)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cursor<'_> {
+    /// Moves to the first row whose key is not less than `key`, and returns it.
+    pub(super) fn find(&mut self, key: &[u8]) -> Result<Option<Found<'_>>, Error> {
+        let is_ahead = self.floor.as_deref().is_some_and(|floor| floor <= key);
+        let mut steps = 0;
+        while is_ahead && steps < STEPS_MAX && self.is_before(key) {
+            self.rows.next();
+            steps += 1;
+        }
+        if !is_ahead || self.is_before(key) {
+            self.rows.seek(key);
+        }
+        let floor = self.floor.get_or_insert_default();
+        floor.clear();
+        floor.extend_from_slice(key);
+        self.current()
+    }
+
+    /// Moves on to the next row, and returns it.
+    pub(super) fn next(&mut self) -> Result<Option<Found<'_>>, Error> {
+        if let (Some(floor), Some(key)) = (&mut self.floor, self.rows.key()) {
+            floor.clear();
+            floor.extend_from_slice(key);
+            // The least key behind it.
+            floor.push(0);
+            self.rows.next();
+        }
+        self.current()
+    }
+
+    fn is_before(&self, key: &[u8]) -> bool {
+        self.rows.key().is_some_and(|current| current < key)
+    }
+
+    fn current(&self) -> Result<Option<Found<'_>>, Error> {
+        let status = self.rows.status();
+        status.map_err(|error| classified(READ, error))?;
+        Ok(self.rows.item())
     }
 }
 
@@ -472,5 +549,46 @@ pub(super) mod tests {
         assert_eq!(keys(b"a\0", Start::Last), ["a\x002", "a\x001", "a\0"]);
         assert_eq!(keys(b"", Start::First).len(), 6);
         assert_eq!(keys(b"", Start::Last)[0], "b");
+    }
+
+    #[test]
+    fn a_cursor_finds_the_same_rows_in_whichever_order_they_are_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(dir.path()).unwrap();
+        let mut changes = Changes::default();
+        // More than are stepped over, with a gap behind each of them.
+        let names: Vec<String> = (0..60).map(|at| format!("a{:02}", at * 2 % 100)).collect();
+        for name in names.iter().map(String::as_str).chain(["A", "b"]) {
+            changes.put(Column::Run, name, name.into());
+        }
+        database.write(changes).unwrap();
+        let expected = |key: &str| {
+            let behind = names.iter().filter(|it| it.as_str() >= key);
+            behind.min().map(|it| it.clone().into_bytes())
+        };
+        let orders: [Vec<usize>; 4] = [
+            (0..110).collect(),
+            (0..110).rev().collect(),
+            (0..110).map(|at| at * 37 % 110).collect(),
+            vec![3, 3, 4, 4, 3, 100, 105, 100, 0],
+        ];
+        for order in orders {
+            let mut cursor = database.cursor(Column::Run, b"a").unwrap();
+            for at in order {
+                let key = format!("a{at:02}");
+                let found = cursor.find(key.as_bytes()).unwrap();
+                let found = found.map(|(key, _)| key.to_vec());
+                assert_eq!(found, expected(&key), "{key}");
+                // A step in between changes nothing for what is found next.
+                if at % 3 == 0 {
+                    let next = cursor.next().unwrap().map(|(key, _)| key.to_vec());
+                    let behind = found.and_then(|key| {
+                        let key = String::from_utf8(key).unwrap();
+                        expected(&format!("{key}\0"))
+                    });
+                    assert_eq!(next, behind, "behind {key}");
+                }
+            }
+        }
     }
 }

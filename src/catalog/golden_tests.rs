@@ -236,7 +236,7 @@ const GOLDEN_RUN: &str = concat!(
     r#""finished_at":"2026-01-01T00:00:07.001000001Z","reason":"schedule","outcome":"incomplete","#,
     r#""counts":{"images_wanted":0,"images_in_sync":0,"images_pushed":0,"images_failed":0,"#,
     r#""resources_wanted":0,"resources_applied":0,"resources_failed":0,"blobs_sent":0,"blobs_mounted":0,"#,
-    r#""blobs_skipped":0,"bytes_sent":0,"requests":11,"retries":0},"#,
+    r#""blobs_skipped":0,"blobs_resumed":0,"bytes_sent":0,"bytes_resumed":0,"requests":11,"retries":0},"#,
     r#""problems":[{"subject":"3rdparty/redis:7","class":"denied","#,
     r#""message":"expected status 201, found 403","hint":null}]}"#,
 );
@@ -257,6 +257,17 @@ fn golden_run_and_target() {
     ] {
         assert_eq!(serde_json::to_value(outcome).unwrap(), name);
     }
+}
+
+#[test]
+fn runs_from_before_what_was_resumed_was_counted_are_read() {
+    let old = GOLDEN_RUN
+        .replace(r#""blobs_resumed":0,"#, "")
+        .replace(r#""bytes_resumed":0,"#, "");
+    assert!(!old.contains("resumed"), "{old}");
+    let row = [b"\x01", old.as_bytes()].concat();
+    let read: RunRecord = codec::decode(Column::Run, b"k", &row).unwrap();
+    assert_eq!(read, run("global-b", 11));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What targets are known to hold: which repository has which blob or manifest, on what evidence, and since when.
 //!
 //! One row for each pair of content and repository, found by the content: the question is always who has this blob. 200 000 rows,
-//! which are 10 000 images of 20 blobs each, none shared, take 10 MB on disk, 17 MB while they are in the log, and a look-up 40 µs
-//! (measured on a loaded machine, 2026-11-21). A row for each repository would take less, but would be read and written whole
-//! whenever one blob has arrived.
+//! which are 10 000 images of 20 blobs each, none shared, take 10 MB on disk, 17 MB while they are in the log, and a look-up 1 µs where
+//! look-ups come in the order of keys and 5 µs where they do not (measured on 2026-11-21): see [`HeldReader`]. A row for each
+//! repository would take less, but would be read and written whole whenever one blob has arrived.
 //!
 //! # Format
 //!
@@ -11,7 +11,7 @@
 //! seconds since 1970, big-endian.
 
 use super::column::{self, Column};
-use super::database::{Changes, Start};
+use super::database::{Changes, Cursor, Start};
 use super::{Catalog, Error, codec};
 use crate::base::{Digest, Repository, TargetName, Timestamp};
 
@@ -42,30 +42,85 @@ pub struct HeldRecord {
     pub seen_at: Timestamp,
 }
 
-impl Catalog {
-    /// Returns whether `repository` of a target is known to hold some content.
-    pub fn find_held(
-        &self,
-        target: &TargetName,
+/// Answers who holds what on one target, as it was known when this was made. Anything may be asked in any order; where digests
+/// ascend and, for one digest, repositories, that takes a fifth of the time. A row that cannot be read is one that is not there: the
+/// check of the state directory names it.
+#[derive(Debug)]
+pub struct HeldReader<'a> {
+    cursor: Cursor<'a>,
+    target: TargetName,
+    /// What was asked for last.
+    digest: Option<Digest>,
+    /// The first repositories that hold it, ordered by name.
+    first: Vec<HeldRecord>,
+    /// Whether there may be others.
+    has_more: bool,
+    /// The one of them that was asked for last.
+    other: Option<HeldRecord>,
+}
+
+impl HeldReader<'_> {
+    /// Returns what is known of `repository` holding some content.
+    pub fn find(
+        &mut self,
         digest: &Digest,
         repository: &Repository,
-    ) -> Result<Option<HeldRecord>, Error> {
-        let key = column::held_key(target, digest, repository);
-        let row = self.0.database.get(Column::Held, &key)?;
-        row.map(|row| decode(&key, &row)).transpose()
+    ) -> Result<Option<&HeldRecord>, Error> {
+        self.turn_to(digest)?;
+        let found = |it: &HeldRecord| it.repository == *repository;
+        if let Some(at) = self.first.iter().position(found) {
+            return Ok(Some(&self.first[at]));
+        }
+        if !self.has_more {
+            return Ok(None);
+        }
+        let key = column::held_key(&self.target, digest, repository);
+        let row = self.cursor.find(&key)?.filter(|(found, _)| *found == key);
+        self.other = row.and_then(|(key, row)| decode(key, row).ok());
+        Ok(self.other.as_ref())
     }
 
-    /// Lists some repositories of a target that are known to hold some content, ordered by name.
-    pub fn list_holders(
-        &self,
-        target: &TargetName,
-        digest: &Digest,
-    ) -> Result<Vec<HeldRecord>, Error> {
-        let prefix = column::held_prefix(target, digest);
-        let rows = self.0.database.scan(Column::Held, &prefix, Start::First);
-        rows.take(HOLDERS_MAX)
-            .map(|row| row.and_then(|(key, row)| decode(&key, &row)))
-            .collect()
+    /// Lists some repositories that are known to hold some content, ordered by name.
+    pub fn list_holders(&mut self, digest: &Digest) -> Result<&[HeldRecord], Error> {
+        self.turn_to(digest)?;
+        Ok(&self.first)
+    }
+
+    /// Reads the first rows of a digest.
+    fn turn_to(&mut self, digest: &Digest) -> Result<(), Error> {
+        if self.digest == Some(*digest) {
+            return Ok(());
+        }
+        self.digest = None;
+        self.first.clear();
+        self.has_more = false;
+        let prefix = column::held_prefix(&self.target, digest);
+        let mut row = self.cursor.find(&prefix)?;
+        while let Some((key, body)) = row.filter(|(key, _)| key.starts_with(&prefix)) {
+            if self.first.len() == HOLDERS_MAX {
+                self.has_more = true;
+                break;
+            }
+            self.first.extend(decode(key, body).ok());
+            row = self.cursor.next()?;
+        }
+        self.digest = Some(*digest);
+        Ok(())
+    }
+}
+
+impl Catalog {
+    /// Returns what answers who holds what on a target.
+    pub fn read_held(&self, target: &TargetName) -> Result<HeldReader<'_>, Error> {
+        let prefix = column::target_prefix(target);
+        Ok(HeldReader {
+            cursor: self.0.database.cursor(Column::Held, &prefix)?,
+            target: target.clone(),
+            digest: None,
+            first: Vec::new(),
+            has_more: false,
+            other: None,
+        })
     }
 
     /// Returns whether anything is known of what a target holds.
@@ -163,6 +218,8 @@ pub(super) fn decode(key: &[u8], row: &[u8]) -> Result<HeldRecord, Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::tests::{at, digest, new_catalog};
     use super::*;
 
@@ -197,18 +254,56 @@ mod tests {
         let known = [held(1, "x", 3), held(1, "y/z", 5), held(2, "x", 5)];
         catalog.change_held(&b, &known, &[]).unwrap();
         assert!(!catalog.has_held(&a).unwrap() && catalog.has_held(&b).unwrap());
-        assert_eq!(catalog.list_holders(&b, &digest(1)).unwrap(), known[..2]);
-        assert_eq!(catalog.list_holders(&a, &digest(1)).unwrap(), []);
+        let holders = |target: &TargetName, byte: u8| {
+            let mut reader = catalog.read_held(target).unwrap();
+            reader.list_holders(&digest(byte)).unwrap().to_vec()
+        };
+        assert_eq!(holders(&b, 1), known[..2]);
+        assert_eq!(holders(&a, 1), []);
         let x: Repository = "x".parse().unwrap();
-        let found = catalog.find_held(&b, &digest(2), &x).unwrap();
-        assert_eq!(found.as_ref(), Some(&known[2]));
+        let mut reader = catalog.read_held(&b).unwrap();
+        let found = reader.find(&digest(2), &x).unwrap();
+        assert_eq!(found, Some(&known[2]));
 
         assert_eq!(catalog.sweep_held(&b, at(4)).unwrap(), 1);
-        assert_eq!(catalog.list_holders(&b, &digest(1)).unwrap(), known[1..2]);
+        assert_eq!(holders(&b, 1), known[1..2]);
         catalog
             .change_held(&b, &known[..1], &[(digest(2), x.clone()), (digest(1), x)])
             .unwrap();
-        assert_eq!(catalog.list_holders(&b, &digest(2)).unwrap(), []);
-        assert_eq!(catalog.list_holders(&b, &digest(1)).unwrap(), known[..2]);
+        assert_eq!(holders(&b, 2), []);
+        assert_eq!(holders(&b, 1), known[..2]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_answers_the_same_in_whichever_order_it_is_asked(
+            known in proptest::collection::btree_set((0..6_u8, 0..30_u8), 0..80),
+            questions in proptest::collection::vec((0..6_u8, 0..30_u8, any::<bool>()), 1..60),
+            is_sorted in any::<bool>(),
+        ) {
+            let (_dir, catalog) = new_catalog();
+            let target: TargetName = "a".parse().unwrap();
+            let name = |repository: u8| format!("r{repository:02}");
+            let record = |(byte, repository): (u8, u8)| held(byte, &name(repository), 1);
+            let rows: Vec<HeldRecord> = known.iter().map(|it| record(*it)).collect();
+            catalog.change_held(&target, &rows, &[]).unwrap();
+            let mut questions = questions;
+            if is_sorted {
+                questions.sort_unstable();
+            }
+            let mut reader = catalog.read_held(&target).unwrap();
+            for (byte, repository, is_of_holders) in questions {
+                if is_of_holders {
+                    let of_digest = known.iter().filter(|(it, _)| *it == byte);
+                    let expected: Vec<HeldRecord> =
+                        of_digest.take(HOLDERS_MAX).map(|it| record(*it)).collect();
+                    prop_assert_eq!(reader.list_holders(&digest(byte)).unwrap(), expected);
+                } else {
+                    let found = reader.find(&digest(byte), &name(repository).parse().unwrap());
+                    let expected = known.get(&(byte, repository)).map(|it| record(*it));
+                    prop_assert_eq!(found.unwrap(), expected.as_ref());
+                }
+            }
+        }
     }
 }

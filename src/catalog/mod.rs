@@ -63,7 +63,7 @@ use crate::base::{Chain, Class, Classified as _, Digest, Repository, Tag, Target
 
 pub use self::column::Column;
 pub use self::error::Error;
-pub use self::held::{Evidence, HeldRecord};
+pub use self::held::{Evidence, HeldReader, HeldRecord};
 pub use self::kept::KeptRecord;
 pub use self::rebuild::Rebuilt;
 pub use self::reconcile::Reconciled;

@@ -425,8 +425,14 @@ pub struct RunCounts {
     pub blobs_mounted: u64,
     /// Blobs that were there already.
     pub blobs_skipped: u64,
+    /// Those of [`Self::blobs_sent`] of which a part was there from an earlier upload.
+    #[serde(default)]
+    pub blobs_resumed: u64,
     /// Bytes of blobs and manifests that were uploaded.
     pub bytes_sent: u64,
+    /// Bytes of blobs that were there from an earlier upload, and were not sent again.
+    #[serde(default)]
+    pub bytes_resumed: u64,
     /// Requests that were sent, retries included.
     pub requests: u64,
     /// Requests that were sent again.
@@ -446,7 +452,9 @@ impl RunCounts {
         self.blobs_sent += other.blobs_sent;
         self.blobs_mounted += other.blobs_mounted;
         self.blobs_skipped += other.blobs_skipped;
+        self.blobs_resumed += other.blobs_resumed;
         self.bytes_sent += other.bytes_sent;
+        self.bytes_resumed += other.bytes_resumed;
         self.requests += other.requests;
         self.retries += other.retries;
     }

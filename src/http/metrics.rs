@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 use super::status::{self, Sources};
 use super::view::{DiskState, DiskView, TargetView};
+use crate::catalog::RunCounts;
 
 /// Labels of what is counted per target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -123,74 +124,74 @@ pub(super) fn gauge(value: i64) -> Gauge {
     gauge
 }
 
-fn register_targets(registry: &mut Registry, targets: &[TargetView]) {
-    let in_sync = Family::<TargetLabels, Gauge>::default();
-    let lag = Family::<TargetLabels, Gauge>::default();
-    let wanted = Family::<TargetLabels, Gauge>::default();
-    let held = Family::<TargetLabels, Gauge>::default();
-    let last_success = Family::<TargetLabels, Gauge>::default();
-    let sent = Family::<TargetLabels, Gauge>::default();
-    let requests = Family::<TargetLabels, Gauge>::default();
-    for target in targets {
-        let labels = TargetLabels {
-            target: target.name.to_string(),
-            role: target.role.clone(),
-        };
-        let put = |family: &Family<TargetLabels, Gauge>, value: i64| {
-            family.get_or_create(&labels).set(value);
-        };
-        let count = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        put(&in_sync, i64::from(target.is_in_sync));
-        put(&lag, target.lag_seconds.unwrap_or(0));
-        put(&wanted, count(target.packages_wanted));
-        put(&held, count(target.packages_in_sync));
-        if let Some(at) = target.last_success_at {
-            put(&last_success, at.timestamp());
-        }
-        if let Some(run) = &target.last_run {
-            put(
-                &sent,
-                i64::try_from(run.counts.bytes_sent).unwrap_or(i64::MAX),
-            );
-            put(
-                &requests,
-                i64::try_from(run.counts.requests).unwrap_or(i64::MAX),
-            );
-        }
-    }
-    registry.register(
+/// What is measured of a target. Nothing where it does not apply yet.
+type Measure = fn(&TargetView) -> Option<i64>;
+
+/// What is measured of each target: name, help and value.
+const OF_TARGETS: [(&str, &str, Measure); 8] = [
+    (
         "target_in_sync",
         "Whether the target holds every package",
-        in_sync,
-    );
-    registry.register(
+        |target| Some(i64::from(target.is_in_sync)),
+    ),
+    (
         "target_lag_seconds",
         "Age of the oldest package not in sync",
-        lag,
-    );
-    registry.register(
+        |target| Some(target.lag_seconds.unwrap_or(0)),
+    ),
+    (
         "target_packages_wanted",
         "Packages meant for the target",
-        wanted,
-    );
-    registry.register(
+        |target| Some(signed(target.packages_wanted as u64)),
+    ),
+    (
         "target_packages_in_sync",
         "Packages that the target holds",
-        held,
-    );
-    registry.register(
+        |target| Some(signed(target.packages_in_sync as u64)),
+    ),
+    (
         "target_last_success_timestamp_seconds",
         "End of the last complete run",
-        last_success,
-    );
-    registry.register(
+        |target| target.last_success_at.map(|at| at.timestamp()),
+    ),
+    (
         "target_last_run_sent_bytes",
         "Bytes of blobs sent by the last run",
-        sent,
-    );
-    registry.register(
+        |target| of_run(target, |counts| counts.bytes_sent),
+    ),
+    (
+        "target_last_run_resumed_bytes",
+        "Bytes of blobs that the last run found there from an earlier upload, and did not send again",
+        |target| of_run(target, |counts| counts.bytes_resumed),
+    ),
+    (
         "target_last_run_requests",
         "Requests made by the last run",
-        requests,
-    );
+        |target| of_run(target, |counts| counts.requests),
+    ),
+];
+
+fn of_run(target: &TargetView, count: fn(&RunCounts) -> u64) -> Option<i64> {
+    let run = target.last_run.as_ref()?;
+    Some(signed(count(&run.counts)))
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn register_targets(registry: &mut Registry, targets: &[TargetView]) {
+    for (name, help, measure) in OF_TARGETS {
+        let family = Family::<TargetLabels, Gauge>::default();
+        for target in targets {
+            let labels = TargetLabels {
+                target: target.name.to_string(),
+                role: target.role.clone(),
+            };
+            if let Some(value) = measure(target) {
+                family.get_or_create(&labels).set(value);
+            }
+        }
+        registry.register(name, help, family);
+    }
 }

@@ -7,24 +7,23 @@
 //! known of it is forgotten. Where what is missing was left out of the package, that would bring nothing: such a registry does
 //! not take sparse indexes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
 use super::flow::{BlobJob, Cause, Failures, Flow, ImageJob, Reach, Step};
 use super::held::Held;
-use super::plan::{ContentId, ImageStep, Plan, RepositoryId};
+use super::manifests::{Belief, Manifests};
+use super::plan::{ImageStep, Plan};
 use super::report::{How, Journal};
 use super::uploads::Ledger;
 use super::wanted::{Reference, WantedImage};
 use super::{Error, problem};
-use crate::base::oci::{Descriptor, MANIFEST_BYTES_MAX};
 use crate::base::{Class, Classified as _, Digest};
-use crate::catalog::{ImageState, Problem};
+use crate::catalog::{ImageState, Problem, RunCounts};
 use crate::registry::{self, BlobSource, Client, ManifestReference, Mount, Uploaded};
 use crate::store::{Lease, Store};
 
@@ -62,6 +61,10 @@ pub(super) struct BlobCounts {
     pub(super) sent: u64,
     pub(super) mounted: u64,
     pub(super) skipped: u64,
+    /// Those of the sent ones of which a part was there.
+    pub(super) resumed: u64,
+    /// How much that was.
+    pub(super) resumed_bytes: u64,
 }
 
 /// What became of a step.
@@ -74,10 +77,25 @@ enum Done {
 impl BlobCounts {
     const fn add(&mut self, how: How) {
         match how {
-            How::Sent { .. } => self.sent += 1,
+            How::Sent { resumed_bytes, .. } => {
+                self.sent += 1;
+                if resumed_bytes > 0 {
+                    self.resumed += 1;
+                    self.resumed_bytes += resumed_bytes;
+                }
+            }
             How::Mounted => self.mounted += 1,
             How::Skipped => self.skipped += 1,
         }
+    }
+
+    /// Adds these to the counts of a run.
+    pub(super) const fn add_to(&self, counts: &mut RunCounts) {
+        counts.blobs_sent += self.sent;
+        counts.blobs_mounted += self.mounted;
+        counts.blobs_skipped += self.skipped;
+        counts.blobs_resumed += self.resumed;
+        counts.bytes_resumed += self.resumed_bytes;
     }
 }
 
@@ -88,7 +106,7 @@ impl Executor<'_> {
             executor: self,
             plan,
             wanted,
-            children: Mutex::default(),
+            manifests: Manifests::new(self, plan),
         };
         let (flow, failures) = Flow::new(plan, self.concurrency);
         let mut account = Account {
@@ -112,6 +130,13 @@ impl Executor<'_> {
         }
         self.held.flush();
         account.applied
+    }
+
+    pub(super) fn check_stop(&self) -> Result<(), Error> {
+        if self.stop.is_cancelled() {
+            return Err(Error::Stopped);
+        }
+        Ok(())
     }
 }
 
@@ -244,8 +269,7 @@ struct Work<'a> {
     executor: &'a Executor<'a>,
     plan: &'a Plan,
     wanted: &'a [WantedImage],
-    /// Manifests that were put by their digests in this run, and where.
-    children: Mutex<HashSet<(RepositoryId, ContentId)>>,
+    manifests: Manifests<'a>,
 }
 
 impl Work<'_> {
@@ -265,7 +289,7 @@ impl Work<'_> {
 
     /// Brings one blob to one repository: by mount where it is known from where, otherwise after asking whether it is there.
     async fn move_blob(&self, job: &BlobJob) -> Result<How, Error> {
-        self.check_stop()?;
+        self.executor.check_stop()?;
         let Executor {
             registry,
             store,
@@ -315,24 +339,15 @@ impl Work<'_> {
     async fn put_image(&self, job: ImageJob) -> Result<(), Error> {
         let step = &self.plan.images[job.at];
         self.executor.lease.renew();
-        let manifests = if job.is_again {
-            self.plan.manifests_of(step)
+        let belief = if job.is_again {
+            Belief::Nothing
         } else {
-            &step.manifests
+            Belief::Known
         };
-        let (root, children) = manifests.split_last().expect("an image has a manifest");
-        for child in children {
-            let key = (step.repository, *child);
-            if !job.is_again && self.children().contains(&key) {
-                continue;
-            }
-            let by_digest = ManifestReference::Digest(self.plan.digest(*child));
-            self.put_manifest(step, &by_digest, *child).await?;
-            self.children().insert(key);
-        }
-        let reference = manifest_reference(&self.wanted[step.index].place.reference);
-        let put = self.put_manifest(step, &reference, *root).await;
-        if put.as_ref().is_err_and(is_refusal) && self.is_there(step, &reference, *root).await {
+        let place = manifest_reference(&self.wanted[step.index].place.reference);
+        self.manifests.put_children(step, belief).await?;
+        let put = self.manifests.put_root(step, &place).await;
+        if put.as_ref().is_err_and(is_refusal) && self.is_there(step, &place).await {
             return Ok(());
         }
         put
@@ -340,47 +355,12 @@ impl Work<'_> {
 
     /// Returns whether an image is in place that the registry refuses to take. Tags may be immutable, and somebody else, or a
     /// try of ours whose answer was lost, was there before.
-    async fn is_there(
-        &self,
-        step: &ImageStep,
-        reference: &ManifestReference,
-        root: ContentId,
-    ) -> bool {
+    async fn is_there(&self, step: &ImageStep, place: &ManifestReference) -> bool {
+        let Executor { registry, .. } = self.executor;
         let repository = self.plan.repository(step.repository);
-        let found = self
-            .executor
-            .registry
-            .find_manifest(repository, reference)
-            .await;
-        let digest = self.plan.digest(root);
+        let found = registry.find_manifest(repository, place).await;
+        let digest = self.wanted[step.index].root.digest;
         found.is_ok_and(|found| found.is_some_and(|found| found.digest == digest))
-    }
-
-    async fn put_manifest(
-        &self,
-        step: &ImageStep,
-        reference: &ManifestReference,
-        manifest: ContentId,
-    ) -> Result<(), Error> {
-        self.check_stop()?;
-        let Executor {
-            registry,
-            store,
-            held,
-            ..
-        } = self.executor;
-        let Descriptor {
-            media_type, digest, ..
-        } = self.plan.content(manifest);
-        let bytes = store
-            .read(&digest, MANIFEST_BYTES_MAX)
-            .inspect_err(|error| store.suspect_after(digest, error))?;
-        let repository = self.plan.repository(step.repository);
-        registry
-            .put_manifest(repository, reference, &media_type, Bytes::from(bytes))
-            .await?;
-        held.confirm(repository, digest);
-        Ok(())
     }
 
     /// Returns whether a registry lacks content that it should hold.
@@ -406,21 +386,7 @@ impl Work<'_> {
         let all = all.map(|content| self.plan.digest(*content));
         let repository = self.plan.repository(step.repository);
         self.executor.held.forget(repository, all);
-        let mut children = self.children();
-        for manifest in self.plan.manifests_of(step) {
-            children.remove(&(step.repository, *manifest));
-        }
-    }
-
-    fn children(&self) -> MutexGuard<'_, HashSet<(RepositoryId, ContentId)>> {
-        self.children.lock().expect("no holder of this lock panics")
-    }
-
-    fn check_stop(&self) -> Result<(), Error> {
-        if self.executor.stop.is_cancelled() {
-            return Err(Error::Stopped);
-        }
-        Ok(())
+        self.manifests.forget(step);
     }
 }
 

@@ -48,8 +48,8 @@ struct Election {
 /// What decides on the place of a blob: what is smaller goes first.
 type Rank = (u8, Reverse<u64>, u32, Reverse<u64>, ContentId);
 
-/// Puts blobs in order. `needs` are ordered and each once, `groups` are theirs by blob; `size_of` returns the size of a blob in
-/// bytes.
+/// Puts blobs in order. `needs` are ordered and each once, `groups` say by blob which of them count; `size_of` returns the size of
+/// a blob in bytes.
 pub(super) fn arrange(
     needs: &[Need],
     groups: &[Group],

@@ -27,7 +27,7 @@ use chrono::TimeDelta;
 use super::plan::Knowledge;
 use super::uploads::Ledger;
 use crate::base::{Chain, Digest, Repository, TargetName, Timestamp, Tree};
-use crate::catalog::{self, Catalog, Evidence, HeldRecord};
+use crate::catalog::{self, Catalog, Evidence, HeldReader, HeldRecord};
 
 /// How long it is believed that a registry still has what it said it had. Registries lose blobs by hand, by garbage collection
 /// and with their disks; a week bounds how long a repository that nobody puts anything to can be wrong unnoticed, and asking costs
@@ -37,6 +37,9 @@ const BELIEVED_FOR: TimeDelta = TimeDelta::days(7);
 pub(super) const KEPT_FOR: TimeDelta = TimeDelta::days(90);
 /// How much is written in one batch: a synced write takes 0.1 ms on an idle disk, a request a millisecond or more.
 const BATCH: usize = 256;
+/// How much is looked up and written at once of what images that are in place consist of. Each batch goes through all rows in their
+/// order, and takes half a kilobyte for each of its own. Chosen, not measured.
+const IMPLIED_BATCH: usize = 4096;
 
 /// What one target holds.
 #[derive(Debug)]
@@ -72,25 +75,37 @@ impl<'a> Held<'a> {
         })
     }
 
-    /// Returns whether it was ever known that a repository holds this.
-    pub(super) fn was_there(&self, repository: &Repository, digest: &Digest) -> bool {
-        self.find(repository, digest).is_some()
+    /// Returns what answers who holds what, as it is written down now.
+    pub(super) fn recall(&self) -> Recall<'_> {
+        let is_known = self.is_known.load(Ordering::Relaxed);
+        let reader = is_known.then(|| self.catalog.read_held(self.target));
+        Recall {
+            held: self,
+            reader: reader.and_then(|reader| self.readable(reader)),
+        }
     }
 
     /// Notes that the registry said that a repository holds this.
     pub(super) fn confirm(&self, repository: &Repository, digest: Digest) {
-        self.add(repository, digest, Evidence::Confirmed);
+        let mut learned = self.learned();
+        learned.put.push(HeldRecord {
+            digest,
+            repository: repository.clone(),
+            evidence: Evidence::Confirmed,
+            seen_at: self.now,
+        });
+        let is_full = learned.put.len() >= BATCH;
+        drop(learned);
+        if is_full {
+            tokio::task::block_in_place(|| self.flush());
+        }
     }
 
-    /// Notes that a repository holds an image, and so what it consists of.
-    pub(super) fn imply(&self, repository: &Repository, tree: &Tree) {
-        let manifests = tree.manifests.iter().map(|manifest| manifest.digest);
-        let blobs = tree.blobs.iter().map(|blob| blob.descriptor.digest);
-        for digest in manifests.chain(blobs) {
-            // What is confirmed says more.
-            if !self.was_there(repository, &digest) {
-                self.add(repository, digest, Evidence::Implied);
-            }
+    /// Begins to note what repositories hold because images are there.
+    pub(super) fn imply(&self) -> Implied<'_> {
+        Implied {
+            held: self,
+            pairs: Vec::new(),
         }
     }
 
@@ -124,41 +139,17 @@ impl<'a> Held<'a> {
         }
     }
 
-    fn add(&self, repository: &Repository, digest: Digest, evidence: Evidence) {
-        let mut learned = self.learned();
-        learned.put.push(HeldRecord {
-            digest,
-            repository: repository.clone(),
-            evidence,
-            seen_at: self.now,
-        });
-        let is_full = learned.put.len() >= BATCH;
-        drop(learned);
-        if is_full {
-            tokio::task::block_in_place(|| self.flush());
-        }
-    }
-
-    fn find(&self, repository: &Repository, digest: &Digest) -> Option<HeldRecord> {
-        if !self.is_known.load(Ordering::Relaxed) {
-            return None;
-        }
-        let found = self.catalog.find_held(self.target, digest, repository);
-        // A row that cannot be read is one that is not there; the check of the state directory names it.
-        found.unwrap_or_default()
-    }
-
-    /// Returns the repository that is most likely to hold this.
-    fn find_holder(&self, digest: &Digest) -> Option<Repository> {
-        if !self.is_known.load(Ordering::Relaxed) {
-            return None;
-        }
-        let holders = self.catalog.list_holders(self.target, digest);
-        let holders = holders.unwrap_or_default();
-        let best = holders
-            .into_iter()
-            .max_by_key(|record| (self.is_believed(record), record.seen_at));
-        Some(best?.repository)
+    /// Returns what could be read. A catalog that cannot be read makes nothing known: it is asked for.
+    fn readable<T>(&self, found: Result<T, catalog::Error>) -> Option<T> {
+        found
+            .inspect_err(|error| {
+                tracing::debug!(
+                    target = %self.target,
+                    reason = %Chain(error),
+                    "what the target holds could not be read"
+                );
+            })
+            .ok()
     }
 
     fn is_believed(&self, record: &HeldRecord) -> bool {
@@ -172,26 +163,94 @@ impl<'a> Held<'a> {
     }
 }
 
+/// Answers who holds what, see [`HeldReader`] for the order in which to ask.
+#[derive(Debug)]
+pub(super) struct Recall<'a> {
+    held: &'a Held<'a>,
+    /// None where nothing is known: look-ups are spared.
+    reader: Option<HeldReader<'a>>,
+}
+
+impl Recall<'_> {
+    /// Returns whether it was ever known that a repository holds this.
+    pub(super) fn was_there(&mut self, repository: &Repository, digest: &Digest) -> bool {
+        self.find(repository, digest).is_some()
+    }
+
+    fn find(&mut self, repository: &Repository, digest: &Digest) -> Option<&HeldRecord> {
+        let found = self.reader.as_mut()?.find(digest, repository);
+        self.held.readable(found)?
+    }
+
+    /// Returns the repository that is most likely to hold this.
+    fn find_holder(&mut self, digest: &Digest) -> Option<Repository> {
+        let holders = self.reader.as_mut()?.list_holders(digest);
+        let holders = self.held.readable(holders)?.iter();
+        let best = holders.max_by_key(|record| (self.held.is_believed(record), record.seen_at));
+        Some(best?.repository.clone())
+    }
+}
+
+/// What repositories hold because images are there, as long as it was not looked at what is known of it already.
+#[derive(Debug)]
+pub(super) struct Implied<'a> {
+    held: &'a Held<'a>,
+    pairs: Vec<(Digest, Repository)>,
+}
+
+impl Implied<'_> {
+    /// Notes that a repository holds an image, and so what it consists of.
+    pub(super) fn add(&mut self, repository: &Repository, tree: &Tree) {
+        let manifests = tree.manifests.iter().map(|manifest| manifest.digest);
+        let blobs = tree.blobs.iter().map(|blob| blob.descriptor.digest);
+        for digest in manifests.chain(blobs) {
+            self.pairs.push((digest, repository.clone()));
+        }
+        if self.pairs.len() >= IMPLIED_BATCH {
+            self.write();
+        }
+    }
+
+    /// Writes down what was not known: what is confirmed says more. Blocking.
+    pub(super) fn write(&mut self) {
+        let Self { held, pairs } = self;
+        pairs.sort_unstable();
+        pairs.dedup();
+        let mut recall = held.recall();
+        pairs.retain(|(digest, repository)| !recall.was_there(repository, digest));
+        drop(recall);
+        let records = pairs.drain(..).map(|(digest, repository)| HeldRecord {
+            digest,
+            repository,
+            evidence: Evidence::Implied,
+            seen_at: held.now,
+        });
+        held.learned().put.extend(records);
+        held.flush();
+    }
+}
+
 /// What is known of a target altogether.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Known<'a> {
     /// What it holds.
-    pub(super) held: &'a Held<'a>,
+    pub(super) held: Recall<'a>,
     /// What is on its way there.
     pub(super) uploads: &'a Ledger<'a>,
 }
 
 impl Knowledge for Known<'_> {
-    fn holds(&self, repository: &Repository, digest: &Digest) -> bool {
+    fn holds(&mut self, repository: &Repository, digest: &Digest) -> bool {
+        let held = self.held.held;
         let found = self.held.find(repository, digest);
-        found.is_some_and(|record| self.held.is_believed(&record))
+        found.is_some_and(|record| held.is_believed(record))
     }
 
-    fn find_holder(&self, digest: &Digest) -> Option<Repository> {
+    fn find_holder(&mut self, digest: &Digest) -> Option<Repository> {
         self.held.find_holder(digest)
     }
 
-    fn find_begun(&self, digest: &Digest) -> Option<Repository> {
+    fn find_begun(&mut self, digest: &Digest) -> Option<Repository> {
         self.uploads.find_begun(digest)
     }
 }

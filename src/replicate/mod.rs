@@ -35,6 +35,7 @@ mod apply;
 mod cover;
 mod flow;
 mod held;
+mod manifests;
 mod once;
 pub mod plan;
 pub mod planner;

@@ -13,7 +13,7 @@
 //!              2. shared ones that are sent, by greedy set cover: the repository goes first whose blobs spare most of what
 //!                 others would have to send
 //!              3. those of one repository, image by image, the largest first, so that no long transfer is left for the end
-//! per image    as soon as its blobs are there: manifests, children before parents, the tag last;
+//! per image    as soon as its blobs are there: manifests, children before parents and otherwise at the same time, the tag last;
 //!              an image before its referrers
 //! ```
 //!
@@ -26,7 +26,7 @@
 //!   what is not there.
 //! - A tag that points to something which no package of ours has put there is a conflict and is left alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -92,16 +92,17 @@ impl Standing {
     }
 }
 
-/// What is known of what a target holds. Wrong answers cost requests, and never an image.
+/// What is known of what a target holds. Wrong answers cost requests, and never an image. It may be asked in any order, and has the
+/// answer at hand where digests ascend and, for one digest, repositories.
 pub trait Knowledge {
     /// Returns whether a repository holds this so surely that it is not asked.
-    fn holds(&self, repository: &Repository, digest: &Digest) -> bool;
+    fn holds(&mut self, repository: &Repository, digest: &Digest) -> bool;
 
     /// Returns a repository that may well hold this, to mount it from.
-    fn find_holder(&self, digest: &Digest) -> Option<Repository>;
+    fn find_holder(&mut self, digest: &Digest) -> Option<Repository>;
 
     /// Returns a repository to which an upload of this has begun and can go on.
-    fn find_begun(&self, digest: &Digest) -> Option<Repository>;
+    fn find_begun(&mut self, digest: &Digest) -> Option<Repository>;
 }
 
 /// Number of a repository in [`Plan::repositories`].
@@ -144,6 +145,8 @@ pub(super) struct Content {
 pub(super) struct Parts {
     /// Children before parents, the image itself last.
     pub(super) manifests: Box<[ContentId]>,
+    /// The round in which each of them can be put.
+    pub(super) rounds: Box<[u32]>,
     pub(super) blobs: Box<[ContentId]>,
     pub(super) omitted: BTreeSet<Digest>,
     pub(super) subjects: BTreeSet<Digest>,
@@ -257,6 +260,24 @@ impl Plan {
     /// Returns all manifests of an image, children before parents.
     pub fn manifests_of(&self, image: &ImageStep) -> &[ContentId] {
         &self.trees[image.tree.0 as usize].manifests
+    }
+
+    /// Returns these manifests of an image, which are in their order, round by round: those of one round name nothing but manifests
+    /// of earlier ones, and can be put at the same time.
+    pub fn rounds_of(&self, image: &ImageStep, manifests: &[ContentId]) -> Vec<Vec<ContentId>> {
+        let Parts {
+            manifests: all,
+            rounds,
+            ..
+        } = &self.trees[image.tree.0 as usize];
+        let mut left = manifests.iter().peekable();
+        let mut by_round: BTreeMap<u32, Vec<ContentId>> = BTreeMap::new();
+        for (manifest, round) in all.iter().zip(rounds) {
+            if left.next_if_eq(&manifest).is_some() {
+                by_round.entry(*round).or_default().push(*manifest);
+            }
+        }
+        by_round.into_values().collect()
     }
 
     /// Returns the manifests that were left out of an image.

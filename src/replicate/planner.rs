@@ -62,6 +62,7 @@ impl Planner {
         let blobs = blobs.map(|it| self.blob_id(&it.descriptor)).collect();
         self.trees.push(Parts {
             manifests,
+            rounds: tree.rounds.as_slice().into(),
             blobs,
             omitted: tree.omitted.clone(),
             subjects: tree.subjects.clone(),
@@ -134,34 +135,23 @@ impl Planner {
     }
 
     /// Plans the way from what was found to what is wanted.
-    pub fn finish(mut self, knowledge: &impl Knowledge) -> Plan {
+    pub fn finish(mut self, knowledge: &mut impl Knowledge) -> Plan {
         // Nothing is added any more, and for 200 000 contents this is ten megabytes.
         self.manifest_ids = HashMap::new();
         self.blob_ids = HashMap::new();
         self.add_behind_subjects();
-        let (waves, after) = plan_waves(&self.behind, self.find_subjects());
-        let needs = self.list_needs(knowledge);
-        let groups = self.group(&needs, knowledge);
+        let by_digest = sort_by_digest(&self.contents);
+        let missing = self.list_missing_manifests(&by_digest, knowledge);
+        let mut needs = self.list_needs(|parts| &parts.blobs);
+        let groups = self.group(&mut needs, &by_digest, knowledge);
+        drop(by_digest);
         let size_of = |blob: ContentId| self.contents[blob.at()].size_bytes;
         let cover::Arranged {
             blobs,
             jobs,
-            mut waits_for,
+            waits_for,
         } = cover::arrange(&needs, &groups, size_of, self.behind.len());
-        let mut images: Vec<ImageStep> = Vec::with_capacity(self.behind.len());
-        for (at, (behind, after)) in self.behind.iter().zip(after).enumerate() {
-            images.push(ImageStep {
-                index: behind.index,
-                repository: behind.repository,
-                tree: behind.tree,
-                manifests: self.missing_manifests(behind, knowledge),
-                jobs: std::mem::take(&mut waits_for[at]).into(),
-                replaces: behind.replaces,
-                wave: waves[&behind.index],
-                after,
-            });
-        }
-        images.sort_by_key(|step| (step.wave, step.index));
+        let images = self.list_images(waits_for, &missing);
         self.conflicts.sort_by_key(|conflict| conflict.index);
         Plan {
             repositories: self.repositories,
@@ -173,6 +163,27 @@ impl Planner {
             media_types: self.media_types,
             trees: self.trees,
         }
+    }
+
+    /// Lists the images that are behind, in order, with the jobs that each waits for and the manifests below them that are missing.
+    fn list_images(&self, waits_for: Vec<Vec<u32>>, missing: &[Need]) -> Vec<ImageStep> {
+        let (waves, after) = plan_waves(&self.behind, self.find_subjects());
+        let mut images: Vec<ImageStep> = Vec::with_capacity(self.behind.len());
+        let all = self.behind.iter().zip(after).zip(waits_for);
+        for (at, ((behind, after), jobs)) in all.enumerate() {
+            images.push(ImageStep {
+                index: behind.index,
+                repository: behind.repository,
+                tree: behind.tree,
+                manifests: self.missing_manifests(behind, number(at), missing),
+                jobs: jobs.into(),
+                replaces: behind.replaces,
+                wave: waves[&behind.index],
+                after,
+            });
+        }
+        images.sort_by_key(|step| (step.wave, step.index));
+        images
     }
 
     fn repository_id(&mut self, repository: &Repository) -> RepositoryId {
@@ -247,67 +258,135 @@ impl Planner {
         self.behind.iter().map(find).collect()
     }
 
-    /// Returns which blobs are needed where and by which image that is behind, by its position: ordered, each once.
-    fn list_needs(&self, knowledge: &impl Knowledge) -> Vec<Need> {
+    /// Returns what of the `parts` of images is needed where and by which image that is behind, by its position: ordered, each once.
+    fn list_needs(&self, parts: impl Fn(&Parts) -> &[ContentId]) -> Vec<Need> {
         let mut needs = Vec::new();
         for (at, behind) in self.behind.iter().enumerate() {
-            let blobs = &self.trees[behind.tree.0 as usize].blobs;
-            needs.extend(
-                blobs
-                    .iter()
-                    .map(|blob| (*blob, behind.repository, number(at))),
-            );
+            let parts = parts(&self.trees[behind.tree.0 as usize]).iter();
+            needs.extend(parts.map(|part| (*part, behind.repository, number(at))));
         }
         needs.sort_unstable();
         needs.dedup();
-        let mut last = None;
-        needs.retain(|(blob, repository, _)| {
-            let (pair, known) = match last {
-                Some((pair, known)) if pair == (*blob, *repository) => (pair, known),
-                _ => {
-                    let digest = &self.contents[blob.at()].digest;
-                    let repository_name = &self.repositories[repository.at()];
-                    let known = knowledge.holds(repository_name, digest);
-                    ((*blob, *repository), known)
-                }
-            };
-            last = Some((pair, known));
-            !known
-        });
         needs
     }
 
-    /// Groups what is needed by blob, and looks where each may be.
-    fn group(&mut self, needs: &[Need], knowledge: &impl Knowledge) -> Vec<Group> {
+    /// Groups what is needed and not held by blob, and looks where each may be.
+    fn group(
+        &mut self,
+        needs: &mut [Need],
+        by_digest: &[ContentId],
+        knowledge: &mut impl Knowledge,
+    ) -> Vec<Group> {
+        let starts = find_starts(needs, self.contents.len());
         let mut groups = Vec::new();
-        let mut start = 0;
-        for of_blob in needs.chunk_by(|one, other| one.0 == other.0) {
-            let digest = self.contents[of_blob[0].0.at()].digest;
+        for blob in by_digest {
+            let (start, end) = (starts[blob.at()], starts[blob.at() + 1]);
+            let of_blob = &mut needs[start as usize..end as usize];
+            let lacking = number(self.keep_lacking(of_blob, knowledge));
+            if lacking == 0 {
+                continue;
+            }
+            let digest = self.contents[blob.at()].digest;
             let source = knowledge.find_holder(&digest);
             let begun = knowledge.find_begun(&digest);
-            let end = start + number(of_blob.len());
             groups.push(Group {
-                needs: start..end,
+                needs: start..start + lacking,
                 source: source.map(|repository| self.repository_id(&repository)),
                 begun: begun.map(|repository| self.repository_id(&repository)),
             });
-            start = end;
         }
+        groups.sort_unstable_by_key(|group| group.needs.start);
         groups
     }
 
+    /// Moves those needs of one manifest or blob to the start, in their order, that are not known to be held. Returns how many they are.
+    fn keep_lacking(&self, needs: &mut [Need], knowledge: &mut impl Knowledge) -> usize {
+        let Some((content, _, _)) = needs.first() else {
+            return 0;
+        };
+        let digest = &self.contents[content.at()].digest;
+        let of_repository = needs.chunk_by(|one, other| one.1 == other.1);
+        let mut held: Vec<RepositoryId> = of_repository.map(|needs| needs[0].1).collect();
+        held.sort_unstable_by_key(|repository| &self.repositories[repository.at()]);
+        held.retain(|repository| knowledge.holds(&self.repositories[repository.at()], digest));
+        held.sort_unstable();
+        let mut kept = 0;
+        for at in 0..needs.len() {
+            if held.binary_search(&needs[at].1).is_err() {
+                needs[kept] = needs[at];
+                kept += 1;
+            }
+        }
+        kept
+    }
+
+    /// Returns which manifests below images that are behind their repositories are not known to hold: ordered.
+    fn list_missing_manifests(
+        &self,
+        by_digest: &[ContentId],
+        knowledge: &mut impl Knowledge,
+    ) -> Vec<Need> {
+        let mut needs = self.list_needs(|parts| {
+            let (_, children) = parts
+                .manifests
+                .split_last()
+                .expect("an image has a manifest");
+            children
+        });
+        let starts = find_starts(&needs, self.contents.len());
+        let mut missing = Vec::new();
+        for child in by_digest {
+            let (start, end) = (starts[child.at()], starts[child.at() + 1]);
+            let of_child = &mut needs[start as usize..end as usize];
+            let lacking = self.keep_lacking(of_child, knowledge);
+            missing.extend_from_slice(&of_child[..lacking]);
+        }
+        missing.sort_unstable();
+        missing
+    }
+
     /// Returns the manifests of an image that its repository is not known to hold, and the outermost in any case.
-    fn missing_manifests(&self, behind: &Behind, knowledge: &impl Knowledge) -> Box<[ContentId]> {
+    fn missing_manifests(&self, behind: &Behind, at: u32, missing: &[Need]) -> Box<[ContentId]> {
         let manifests = &self.trees[behind.tree.0 as usize].manifests;
-        let repository = &self.repositories[behind.repository.at()];
         let (root, children) = manifests.split_last().expect("an image has a manifest");
         let is_missing = |child: &&ContentId| {
-            let digest = &self.contents[child.at()].digest;
-            !knowledge.holds(repository, digest)
+            let need = (**child, behind.repository, at);
+            missing.binary_search(&need).is_ok()
         };
         let missing = children.iter().filter(is_missing).chain([root]);
         missing.copied().collect()
     }
+}
+
+/// Returns all contents in the order of their digests, in which knowledge is asked.
+fn sort_by_digest(contents: &[Content]) -> Vec<ContentId> {
+    // Most comparisons are decided by what lies beside the number.
+    let start = |content: &Content| {
+        let start = content.digest.as_bytes().first_chunk();
+        u64::from_be_bytes(*start.expect("a digest has more than eight bytes"))
+    };
+    let numbered = contents.iter().enumerate();
+    let mut sorted: Vec<(u64, ContentId)> = numbered
+        .map(|(at, content)| (start(content), ContentId(number(at))))
+        .collect();
+    sorted.sort_unstable_by(|(start, one), (other_start, other)| {
+        let digest = |id: &ContentId| contents[id.at()].digest;
+        let by_start = start.cmp(other_start);
+        by_start.then_with(|| digest(one).cmp(&digest(other)))
+    });
+    sorted.into_iter().map(|(_, id)| id).collect()
+}
+
+/// Returns where the needs of each of so many contents begin. One more follows, with the end of all.
+fn find_starts(needs: &[Need], contents: usize) -> Vec<u32> {
+    let mut starts = vec![0; contents + 1];
+    for (content, _, _) in needs {
+        starts[content.at() + 1] += 1;
+    }
+    for at in 1..starts.len() {
+        starts[at] += starts[at - 1];
+    }
+    starts
 }
 
 /// Returns for each image that is behind how many rounds of others come before it, and what it comes after.

@@ -35,6 +35,7 @@ pub(in super::super) fn tree(root: &str, layers: &[&str]) -> Tree {
             })
             .collect(),
         manifests: vec![descriptor(&child, 10), descriptor(root, 20)],
+        rounds: vec![0, 1],
         omitted: BTreeSet::new(),
         foreign: BTreeMap::new(),
         subjects: BTreeSet::new(),
@@ -59,17 +60,17 @@ pub(in super::super) fn wanted(repository: &str, tag: &str, root: &str) -> Wante
 pub(in super::super) struct Known(pub(in super::super) BTreeMap<(Digest, Repository), bool>);
 
 impl Knowledge for Known {
-    fn holds(&self, repository: &Repository, digest: &Digest) -> bool {
+    fn holds(&mut self, repository: &Repository, digest: &Digest) -> bool {
         self.0.get(&(*digest, repository.clone())) == Some(&true)
     }
 
-    fn find_holder(&self, digest: &Digest) -> Option<Repository> {
+    fn find_holder(&mut self, digest: &Digest) -> Option<Repository> {
         let mut all = self.0.keys();
         all.find(|(it, _)| it == digest)
             .map(|(_, repository)| repository.clone())
     }
 
-    fn find_begun(&self, _: &Digest) -> Option<Repository> {
+    fn find_begun(&mut self, _: &Digest) -> Option<Repository> {
         None
     }
 }
@@ -118,7 +119,7 @@ pub(in super::super) fn plan_with(states: &[State], mut known: Known) -> Plan {
             planner.add_bystander(index, &state.wanted, manifests, standing(state));
         }
     }
-    planner.finish(&known)
+    planner.finish(&mut known)
 }
 
 fn plan(states: &[State]) -> Plan {
@@ -275,7 +276,7 @@ fn a_manifest_keeps_its_media_type_where_another_image_has_it_as_a_layer() {
     let image = planner.add_tree(&image);
     planner.add_behind(0, &wanted("a", "carrier", "carrier"), carrier, None);
     planner.add_behind(1, &wanted("a", "image", "image"), image, None);
-    let plan = planner.finish(&Known::default());
+    let plan = planner.finish(&mut Known::default());
     let media_types = plan.images.iter().map(|step| {
         let root = *step.manifests.last().unwrap();
         plan.content(root).media_type

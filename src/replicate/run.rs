@@ -133,9 +133,9 @@ impl<'a> Run<'a> {
         let held = Held::new(catalog, &target.name, clock.now())?;
         let uploads = Ledger::open(catalog, &target.name)?;
         if target.foreign == Foreign::Push {
-            let (held, uploads) = (&held, &uploads);
+            let (held, uploads) = (held.recall(), &uploads);
             tokio::task::block_in_place(|| {
-                self.note_incomplete(&mut found, &Known { held, uploads });
+                self.note_incomplete(&mut found, &mut Known { held, uploads });
             });
         }
         self.counts.images_in_sync = self.in_place.len() as u64;
@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
     }
 
     /// Notes which images in place lack foreign layers. Blocking.
-    fn note_incomplete(&mut self, found: &mut [Found], known: &Known<'_>) {
+    fn note_incomplete(&mut self, found: &mut [Found], known: &mut Known<'_>) {
         let content = (&self.task.store, &self.lease);
         let (in_place, images) = (&mut self.in_place, &self.wanted.images);
         in_place.retain(|index| {
@@ -336,9 +336,7 @@ impl<'a> Run<'a> {
             failed,
             blobs,
         } = executor.apply(plan, images).await;
-        self.counts.blobs_sent += blobs.sent;
-        self.counts.blobs_mounted += blobs.mounted;
-        self.counts.blobs_skipped += blobs.skipped;
+        blobs.add_to(&mut self.counts);
         self.counts.images_pushed += pushed.len() as u64;
         self.in_place.extend(pushed);
         self.image_problems.extend(failed);
@@ -480,7 +478,9 @@ fn log(run: &RunRecord) {
         resources_applied = counts.resources_applied,
         blobs_sent = counts.blobs_sent,
         blobs_mounted = counts.blobs_mounted,
+        blobs_resumed = counts.blobs_resumed,
         bytes_sent = counts.bytes_sent,
+        bytes_resumed = counts.bytes_resumed,
         requests = counts.requests,
         retries = counts.retries,
         "run ends"

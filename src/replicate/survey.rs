@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::held::{Held, Known};
+use super::held::{Held, Known, Recall};
 use super::plan::{Conflict, Found, Knowledge, Plan, Standing, TreeId};
 use super::planner::Planner;
 use super::uploads::Ledger;
@@ -36,6 +36,7 @@ impl<'w> Survey<'w> {
         placed: impl Fn(&WantedImage, &Found) -> Result<Option<Digest>, E>,
     ) -> Result<Self, E> {
         let mut standings = Vec::with_capacity(images.len());
+        let mut recall = held.recall();
         for (image, found) in images.iter().zip(found) {
             let is_there = *found == Found::Image(image.root.digest);
             let placed = if is_there {
@@ -43,7 +44,7 @@ impl<'w> Survey<'w> {
             } else {
                 placed(image, found)?
             };
-            if *found == Found::Nothing && is_lost(image, placed, held) {
+            if *found == Found::Nothing && is_lost(image, placed, &mut recall) {
                 // Whoever removed it may have removed what it consists of; what is known is from before.
                 standings.push(Standing::Lost);
                 continue;
@@ -104,24 +105,21 @@ impl<'w> Survey<'w> {
         uploads: &Ledger<'_>,
         left_out: &BTreeSet<usize>,
     ) -> Plan {
-        self.learn(store, lease);
+        // What was forgotten is not known any more.
         self.held.flush();
+        self.learn(store, lease);
         self.add_bystanders(store, lease, left_out);
-        let held = self.held;
-        self.planner.finish(&Known { held, uploads })
+        let held = self.held.recall();
+        self.planner.finish(&mut Known { held, uploads })
     }
 
     /// Notes what images consist of that are in place and were not known. One that cannot be read is there all the same.
     fn learn(&self, store: &Store, lease: &Lease) {
-        for (image, standing) in self.images.iter().zip(&self.standings) {
-            let repository = &image.place.repository;
-            let is_new = *standing == Standing::InPlace
-                && !self.held.was_there(repository, &image.root.digest);
-            if !is_new {
-                continue;
-            }
-            match read_tree(image, |digest| read(store, lease, digest)) {
-                Ok(tree) => self.held.imply(repository, &tree),
+        let mut implied = self.held.imply();
+        for index in self.list_unknown() {
+            let image = &self.images[index];
+            match read_needed(image, |digest| read(store, lease, digest)) {
+                Ok(tree) => implied.add(&image.place.repository, &tree),
                 Err(error) => tracing::debug!(
                     image = %image.place,
                     reason = %Chain(&error),
@@ -129,6 +127,25 @@ impl<'w> Survey<'w> {
                 ),
             }
         }
+        implied.write();
+    }
+
+    /// Lists the images that are in place and were not known, by index.
+    fn list_unknown(&self) -> Vec<usize> {
+        let standings = self.standings.iter().enumerate();
+        let in_place = standings.filter(|(_, standing)| **standing == Standing::InPlace);
+        let mut list: Vec<usize> = in_place.map(|(index, _)| index).collect();
+        let parts = |index: usize| {
+            let image = &self.images[index];
+            (&image.root.digest, &image.place.repository)
+        };
+        list.sort_unstable_by(|one, other| parts(*one).cmp(&parts(*other)));
+        let mut recall = self.held.recall();
+        list.retain(|index| {
+            let (digest, repository) = parts(*index);
+            !recall.was_there(repository, digest)
+        });
+        list
     }
 
     /// Adds images that are not behind where others may be about them.
@@ -161,10 +178,10 @@ impl<'w> Survey<'w> {
 }
 
 /// Returns whether an image at whose place nothing is was there before.
-fn is_lost(image: &WantedImage, placed: Option<Digest>, held: &Held<'_>) -> bool {
+fn is_lost(image: &WantedImage, placed: Option<Digest>, recall: &mut Recall<'_>) -> bool {
     match &image.place.reference {
         Reference::Tag(_) => placed == Some(image.root.digest),
-        Reference::Digest(digest) => held.was_there(&image.place.repository, digest),
+        Reference::Digest(digest) => recall.was_there(&image.place.repository, digest),
     }
 }
 
@@ -180,7 +197,7 @@ fn read(store: &Store, lease: &Lease, digest: &Digest) -> Result<Vec<u8>, store:
 pub(super) fn is_incomplete(
     image: &WantedImage,
     (store, lease): (&Store, &Lease),
-    known: &impl Knowledge,
+    known: &mut impl Knowledge,
 ) -> bool {
     if image.foreign.is_empty() {
         return false;

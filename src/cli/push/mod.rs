@@ -163,6 +163,14 @@ fn totals(report: &PushReport) -> String {
             counts.resources_applied
         );
     }
+    if counts.blobs_resumed > 0 {
+        let _ = writeln!(
+            text,
+            "resumed: {} of the blobs sent, of which {} were there",
+            counts.blobs_resumed,
+            ByteCount(counts.bytes_resumed)
+        );
+    }
     let _ = writeln!(
         text,
         "sent {} in {} requests, {} of them again, in {:.1} s",

@@ -156,12 +156,13 @@ async fn what_was_sent_is_known_after_a_restart_until_it_is_too_long_ago() {
 fn make_older(setup: &Setup, by: chrono::TimeDelta) {
     let catalog = Catalog::open(&setup.state_dir).unwrap();
     let name: TargetName = "global-a".parse().unwrap();
+    let mut reader = catalog.read_held(&name).unwrap();
     let older: Vec<HeldRecord> = setup
         .blobs()
         .iter()
         .flat_map(|hex| {
             let digest = Digest::from_hex(hex).unwrap();
-            catalog.list_holders(&name, &digest).unwrap()
+            reader.list_holders(&digest).unwrap().to_vec()
         })
         .map(|record| HeldRecord {
             seen_at: SystemClock.now() - by,

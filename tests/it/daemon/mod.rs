@@ -16,6 +16,7 @@ mod full_disk;
 mod hostile;
 mod knowledge;
 mod leftovers;
+mod manifests;
 mod nested;
 mod odd_files;
 mod outage;

@@ -4,7 +4,8 @@ use std::process::Stdio;
 
 use super::{User, report, report_of, words};
 use crate::daemon::assert_holds;
-use crate::support::{Auth, Images, Package, Proxy, TestRegistry, noise};
+use crate::soak::package_with_layer;
+use crate::support::{Auth, Distribution, Images, Package, Proxy, TestRegistry, noise};
 
 /// Much more than fits into the buffers of the connections on the way.
 const LAYER_BYTES: usize = 48 << 20;
@@ -35,6 +36,41 @@ async fn a_killed_push_goes_on_when_the_same_command_is_run_again() {
     assert_eq!(found["files"][0]["cached_bytes"], 0, "{found:#}");
     assert_holds(&registry, &package);
     assert_eq!(user.cached_blobs(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_push_had_sent_is_in_the_counts_of_the_one_that_resumes() {
+    /// Enough for chunks, which alone are resumed.
+    const CHUNKED_BYTES: u64 = 96 << 20;
+    let registry = Distribution::start().await;
+    let package = package_with_layer("resumed", CHUNKED_BYTES);
+    let user = User::new();
+    registry.hold_at(CHUNKED_BYTES / 2);
+    let mut push = user.push_to(registry.address());
+    push.arg(&package.path);
+    let mut child = push
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    registry.wait_for_bytes(CHUNKED_BYTES / 2).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    registry.release();
+    registry.wait_until_idle().await;
+
+    let found = report(user.push_to(registry.address()).arg(&package.path), 0);
+    let counts = &found["counts"];
+    assert_eq!(counts["blobs_resumed"], 1, "{found:#}");
+    let resumed = counts["bytes_resumed"].as_u64().unwrap();
+    assert!(resumed >= CHUNKED_BYTES / 4, "{found:#}");
+    let images = found["runs"][0]["images"].as_array().unwrap();
+    let of_images = images
+        .iter()
+        .filter_map(|it| it["resumed"]["bytes"].as_u64());
+    assert_eq!(of_images.sum::<u64>(), resumed, "{found:#}");
+    let sent = counts["bytes_sent"].as_u64().unwrap();
+    assert!(sent + resumed <= package.images.total_bytes(), "{found:#}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,8 @@
 //! # Failure
 //!
 //! A transfer that failed asks the registry how far it has come before it sends anything again, and its attempts are counted anew
-//! as long as the registry has more each time. Content that does not have its digest at the end of a session that was cut in between
+//! as long as the registry has more each time. What it refused for want of time (429) it has not taken: that is sent again as it
+//! was, because every question more would be refused as well. Content that does not have its digest at the end of a session that was cut in between
 //! may have been joined wrongly: it is sent once more from the start before the blob is said to be damaged.
 
 use std::sync::atomic::Ordering;
@@ -15,6 +16,7 @@ use super::session::Session;
 use super::{Client, Error, Mount, Uploaded, Uploads};
 use crate::base::oci::Descriptor;
 use crate::base::{Chain, Class, Classified as _, Repository};
+use crate::transport::RetryAfter;
 
 /// By how much a registry must have more after a failure for the attempts to be counted anew, in bytes. With less than that per
 /// attempt a blob is not worth the noise. Chosen, not measured.
@@ -405,7 +407,7 @@ impl<'a> Transfer<'a> {
         let Err(error) = putting.await else {
             return Ok(());
         };
-        if matches!(error, Error::TooLarge { .. }) {
+        if matches!(error, Error::TooLarge { .. }) || was_not_taken(&error) {
             return Err(error);
         }
         if matches!(error, Error::Cut { .. } | Error::Stalled { .. }) {
@@ -453,6 +455,7 @@ impl<'a> Transfer<'a> {
                     }
                     tracing::debug!(error = %Chain(&error), "blob goes in smaller parts");
                 }
+                Err(error) if was_not_taken(&error) => return Err(error),
                 Err(error) => {
                     let is_cut = matches!(error, Error::Cut { .. } | Error::Stalled { .. });
                     let handed_bytes = self.blob.handed.load(Ordering::Relaxed) - before_bytes;
@@ -487,6 +490,7 @@ impl<'a> Transfer<'a> {
                 self.give_up(session).await;
                 Err(Error::SessionLost { action, message })
             }
+            Err(error) if was_not_taken(&error) => Err(error),
             Err(error) => {
                 self.may_be_there = true;
                 self.doubt(None);
@@ -549,4 +553,9 @@ impl<'a> Transfer<'a> {
             self.give_up(session).await;
         }
     }
+}
+
+/// Returns whether the registry has refused a request before it took anything of it: it wants fewer requests.
+const fn was_not_taken(error: &Error) -> bool {
+    matches!(error.retry_after(), RetryAfter::Refused(_))
 }

@@ -1,10 +1,10 @@
 //! Registries, and proxies before them, that want requests of some size.
 
 use hyper::Method;
-use violetd::registry::{Client, NoUploads};
+use violetd::registry::{Client, NoUploads, Options};
 
 use super::{Blob, CHUNK_BYTES, MIB, Notes, sizes};
-use crate::support::{Auth, Behaviour, Distribution, Nginx, TestRegistry};
+use crate::support::{Auth, Behaviour, Distribution, Limit, Nginx, Proxy, TestRegistry};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_on_bodies_is_found_once_and_kept_to() {
@@ -54,4 +54,27 @@ async fn blobs_of_any_size_pass_a_real_proxy_that_caps_bodies() {
         assert_eq!(blob.found(&client).await, Some(size_bytes));
     }
     assert_eq!(notes.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_refused_for_their_number_is_repeated_and_nothing_else() {
+    let server = Distribution::start().await;
+    for (size_bytes, expected) in [
+        (5, "HEAD POST PUT PUT"),
+        (2 * CHUNK_BYTES + 5, "HEAD POST PATCH PATCH PATCH PUT PUT"),
+    ] {
+        let proxy = Proxy::start_with_limit(server.address(), Limit::EveryThird(None)).await;
+        let options = Options {
+            address: proxy.address().to_string(),
+            ..server.options()
+        };
+        let client = Client::new(options).unwrap();
+        let (blob, notes) = (Blob::new(size_bytes), Notes::default());
+        assert_eq!(blob.found(&client).await, None);
+        blob.send(&client, &notes).await;
+        let requests = proxy.take_requests();
+        let methods = requests.iter().filter_map(|it| it.split(' ').next());
+        assert_eq!(methods.collect::<Vec<_>>().join(" "), expected);
+        assert_eq!((server.sessions(), notes.len()), (0, 0));
+    }
 }

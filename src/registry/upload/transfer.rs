@@ -22,6 +22,10 @@ use crate::transport::RetryAfter;
 /// attempt a blob is not worth the noise. Chosen, not measured.
 const PROGRESS_BYTES_MIN: u64 = 1 << 20;
 
+/// How often a blob that goes in one request may be answered by 500 until it goes by `PATCH`, which is how docker and skopeo send
+/// everything, and all that some registries take. Twice: the first time may be chance.
+const WHOLE_FAILURES_MAX: u32 = 2;
+
 /// One blob on its way.
 #[derive(Debug)]
 pub(super) struct Transfer<'a> {
@@ -36,6 +40,8 @@ pub(super) struct Transfer<'a> {
     may_be_there: bool,
     /// How often the blob was cut as a whole.
     cuts: u32,
+    /// How often the registry failed when it was to take the blob as a whole.
+    whole_failures: u32,
     resumed_bytes: u64,
 }
 
@@ -105,6 +111,7 @@ impl<'a> Transfer<'a> {
             has_looked_back: false,
             may_be_there: false,
             cuts: 0,
+            whole_failures: 0,
             resumed_bytes: 0,
         }
     }
@@ -318,6 +325,9 @@ impl<'a> Transfer<'a> {
         match (cut, unproven) {
             (Some(cut), _) if more_bytes == 0 => {
                 chunks.learn_cut(cut.body_bytes, cut.handed_bytes, AfterCut::Kept(0));
+                if self.cuts > 0 {
+                    chunks.learn_cut_whole(cut.body_bytes);
+                }
             }
             (Some(cut), _) => self.wait_for_proof(cut, more_bytes),
             (None, Some(kept)) => self.wait_for_proof(kept.cut, kept.more_bytes + more_bytes),
@@ -377,7 +387,10 @@ impl<'a> Transfer<'a> {
     /// Sends what the registry does not have.
     async fn send(&mut self) -> Result<(), Error> {
         let chunks = &self.client.learned().chunks;
-        if self.offset_bytes() == 0 && chunks.takes_whole(self.blob.size_bytes) {
+        let takes_parts_only = self.whole_failures >= WHOLE_FAILURES_MAX;
+        // What was cut can go on where it goes by PATCH.
+        let may_go_whole = self.cuts == 0 && !takes_parts_only;
+        if may_go_whole && self.offset_bytes() == 0 && chunks.takes_whole(self.blob.size_bytes) {
             match self.send_whole().await {
                 Err(error @ Error::TooLarge { .. }) => {
                     let bytes_min = self.chunk_bytes_min();
@@ -392,6 +405,9 @@ impl<'a> Transfer<'a> {
         self.send_chunks().await?;
         self.finish().await?;
         chunks.learn_done();
+        if takes_parts_only {
+            chunks.learn_parts_only();
+        }
         Ok(())
     }
 
@@ -410,12 +426,9 @@ impl<'a> Transfer<'a> {
         if matches!(error, Error::TooLarge { .. }) || was_not_taken(&error) {
             return Err(error);
         }
+        self.whole_failures += u32::from(matches!(error, Error::Busy { status: 500, .. }));
         if matches!(error, Error::Cut { .. } | Error::Stalled { .. }) {
             self.cuts += 1;
-            if self.cuts > 1 {
-                let chunks = &self.client.learned().chunks;
-                chunks.learn_cut_whole(self.blob.size_bytes);
-            }
         }
         // Registries differ in what they kept of it, and it is not much.
         self.stage = Stage::Outside;

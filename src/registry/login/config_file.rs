@@ -39,6 +39,8 @@ use crate::base::Secret;
 const HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 /// The server that docker names to a store for Docker Hub.
 const HUB_SERVER: &str = "https://index.docker.io/v1/";
+/// The longest key that can mean anything, in bytes. Chosen: a host name has 253, a repository 255.
+const KEY_BYTES_MAX: usize = 1024;
 /// What is left of a key's path in old files.
 const API_PATHS: [&str; 5] = ["/", "/v1", "/v1/", "/v2", "/v2/"];
 
@@ -185,6 +187,11 @@ enum Meaning {
 
 /// Returns what of the registry at `base` a key is for, if it is. What was kept for TLS is not used without.
 fn meaning(key: &str, base: &Url) -> Option<Meaning> {
+    // A URL would be read without them, but helpers, terminals and logs would get them.
+    let is_odd = |c: char| c.is_control() || c.is_whitespace();
+    if key.len() > KEY_BYTES_MAX || key.contains(is_odd) {
+        return None;
+    }
     let written = key.split_once("://");
     let (scheme, place) = written.unwrap_or((base.scheme(), key));
     if !matches!(scheme, "http" | "https") || (scheme == "https" && base.scheme() != "https") {
@@ -285,6 +292,10 @@ mod tests {
             ("ftp://registry.example", "https://registry.example/"),
             ("docker.io:5000", "https://registry-1.docker.io/"),
             ("", "https://registry.example/"),
+            // Messages and helpers would get the rest of it.
+            ("registry.example\\u0000", "https://registry.example/"),
+            ("registry.\\nexample", "https://registry.example/"),
+            (" registry.example", "https://registry.example/"),
         ] {
             assert_eq!(found(&under(key), base), "nothing", "{key} for {base}");
         }

@@ -187,8 +187,8 @@ enum Meaning {
 
 /// Returns what of the registry at `base` a key is for, if it is. What was kept for TLS is not used without.
 fn meaning(key: &str, base: &Url) -> Option<Meaning> {
-    // A URL would be read without them, but helpers, terminals and logs would get them.
-    let is_odd = |c: char| c.is_control() || c.is_whitespace();
+    // A URL would be read without them, but helpers, terminals and logs would get them; and a backslash would be read as a slash.
+    let is_odd = |c: char| c.is_control() || c.is_whitespace() || c == '\\';
     if key.len() > KEY_BYTES_MAX || key.contains(is_odd) {
         return None;
     }
@@ -296,6 +296,7 @@ mod tests {
             ("registry.example\\u0000", "https://registry.example/"),
             ("registry.\\nexample", "https://registry.example/"),
             (" registry.example", "https://registry.example/"),
+            ("registry.example\\\\v1", "https://registry.example/"),
         ] {
             assert_eq!(found(&under(key), base), "nothing", "{key} for {base}");
         }

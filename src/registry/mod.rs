@@ -65,7 +65,9 @@ use reqwest::Method;
 
 pub use self::error::{Error, User};
 use self::exchange::{Exchange, Operation};
-pub use self::login::{Credentials, DockerConfig, Error as LoginError, ReadConfig};
+pub use self::login::{
+    Credentials, DockerConfig, Error as LoginError, Helper, Login, LoginFile, ReadConfig,
+};
 pub use self::manifest::ManifestReference;
 pub use self::options::{Options, Timeouts, Transport};
 pub use self::pace::{BreakerOptions, BreakerState, Kind, KindState, PaceOptions, PaceState};

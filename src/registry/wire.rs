@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 use http_body_util::BodyDataStream;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Body, Method, Response};
+use reqwest::{Body, Method, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
@@ -96,6 +96,8 @@ pub(super) struct Wire {
     pub(super) base: Url,
     /// The proxy that every connection goes through.
     proxy: Option<String>,
+    /// The proxy that answers in place of a server without TLS, for messages.
+    answering_proxy: Option<String>,
     pub(super) tally: Arc<Tally>,
     /// Who may ask, and how fast blobs go.
     pub(super) pace: Arc<Pace>,
@@ -114,6 +116,11 @@ impl Wire {
             proxy: match &options.proxies {
                 Proxies::Through(proxy) => Some(proxy.to_string()),
                 Proxies::Ignore | Proxies::Environment => None,
+            },
+            answering_proxy: match &options.proxies {
+                Proxies::Through(proxy) => Some(proxy.to_string()),
+                Proxies::Environment => Some("that the environment names".to_owned()),
+                Proxies::Ignore => None,
             },
             tally: Arc::default(),
             pace: Arc::new(Pace::new(options.pace, options.timeouts.idle)),
@@ -177,7 +184,7 @@ impl Wire {
             });
         }
         match outcome {
-            Some(Ok(response)) => Ok(Answer {
+            Some(Ok(response)) => self.check_proxy(request, &response).map(|()| Answer {
                 response,
                 action: request.action.clone(),
                 idle: self.idle,
@@ -191,6 +198,32 @@ impl Wire {
                 action: request.action.clone(),
                 idle: self.idle,
             }),
+        }
+    }
+
+    /// Refuses what a proxy says that wants to know first who we are: a tunnel would not have come about.
+    fn check_proxy(&self, request: &Request, response: &Response) -> Result<(), Error> {
+        let Some(proxy) = &self.answering_proxy else {
+            return Ok(());
+        };
+        let is_of_proxy = response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && request.url.scheme() == "http";
+        match response.error_for_status_ref() {
+            Err(source) if is_of_proxy => Err(Error::Proxy {
+                address: self.address_for(request),
+                proxy: proxy.clone(),
+                source: source.without_url(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the server that a request goes to, for messages.
+    fn address_for(&self, request: &Request) -> String {
+        if self.is_ours(&request.url) {
+            self.address.clone()
+        } else {
+            request.url.authority().to_owned()
         }
     }
 
@@ -226,11 +259,7 @@ impl Wire {
     /// Says what a failed exchange means.
     fn explain(&self, request: &Request, error: reqwest::Error) -> Error {
         let error = error.without_url();
-        let address = if self.is_ours(&request.url) {
-            self.address.clone()
-        } else {
-            request.url.authority().to_owned()
-        };
+        let address = self.address_for(request);
         if let Some(problem) = CertificateProblem::find(&error) {
             return Error::Certificate { address, problem };
         }

@@ -147,6 +147,7 @@ impl Connection<'_> {
     }
 
     fn builder(&self) -> Result<reqwest::ClientBuilder, Error> {
+        self.check_name_for_tls()?;
         let builder = reqwest::Client::builder()
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
@@ -166,9 +167,31 @@ impl Connection<'_> {
             Some(identity) => builder.identity(identity.setting()?),
             None => builder,
         };
-        Ok(match self.signpost()? {
-            Some(signpost) => builder.dns_resolver(signpost),
-            None => builder,
+        Ok(match (self.signpost()?, self.proxies) {
+            (Some(signpost), _) => builder.dns_resolver(signpost),
+            (None, Proxies::Through(proxy)) if proxy.is_socks() => {
+                builder.dns_resolver(Signpost::default())
+            }
+            (None, _) => builder,
+        })
+    }
+
+    /// Refuses what the library cannot do: through a SOCKS proxy, it takes the brackets of an IPv6 literal for a part of the name that
+    /// the certificate must have (reqwest 0.13.5, `connect_socks`).
+    fn check_name_for_tls(&self) -> Result<(), Error> {
+        let Proxies::Through(proxy) = self.proxies else {
+            return Ok(());
+        };
+        let has_name = !matches!(self.base.host(), Some(Host::Ipv6(_)));
+        if has_name || self.trust.is_none() || !proxy.is_socks() {
+            return Ok(());
+        }
+        Err(Error::Option {
+            name: "proxy",
+            reason: format!(
+                "expected an HTTP proxy, or a host name as the address and `connect_to` with `{}`, because TLS with an address of IPv6 does not work through a SOCKS proxy, found `{proxy}`",
+                self.base.host_str().unwrap_or_default()
+            ),
         })
     }
 
@@ -194,10 +217,7 @@ impl Connection<'_> {
                 self.address
             )));
         };
-        let dial = connect_to
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(connect_to);
+        let dial = without_brackets(connect_to);
         let is_host = dial.parse::<std::net::IpAddr>().is_ok()
             || (!dial.is_empty() && !dial.contains([':', '/', '@', ' ']));
         if !is_host {
@@ -206,15 +226,24 @@ impl Connection<'_> {
             )));
         }
         Ok(Some(Signpost {
-            name: name.to_owned(),
-            dial: dial.into(),
+            turn: Some(Turn {
+                name: name.to_owned(),
+                dial: dial.into(),
+            }),
         }))
     }
 }
 
-/// Resolves one name to the addresses of another host, and every other name as usual.
-#[derive(Debug, PartialEq, Eq)]
+/// Resolves one name to the addresses of another host, and every other name as usual. IPv6 literals may have their brackets, with which
+/// the library asks for them where there is a SOCKS proxy.
+#[derive(Debug, Default, PartialEq, Eq)]
 struct Signpost {
+    turn: Option<Turn>,
+}
+
+/// Where one name leads instead.
+#[derive(Debug, PartialEq, Eq)]
+struct Turn {
     name: String,
     /// A host name or an IP literal without brackets.
     dial: Arc<str>,
@@ -222,10 +251,11 @@ struct Signpost {
 
 impl Resolve for Signpost {
     fn resolve(&self, name: Name) -> Resolving {
-        let host: Arc<str> = if name.as_str().eq_ignore_ascii_case(&self.name) {
-            Arc::clone(&self.dial)
-        } else {
-            name.as_str().into()
+        let name = name.as_str();
+        let turn = self.turn.as_ref();
+        let host: Arc<str> = match turn.filter(|turn| name.eq_ignore_ascii_case(&turn.name)) {
+            Some(turn) => Arc::clone(&turn.dial),
+            None => without_brackets(name).into(),
         };
         Box::pin(async move {
             // Port 0 is replaced by that of the URL.
@@ -233,6 +263,12 @@ impl Resolve for Signpost {
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
+}
+
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host)
 }
 
 /// Returns whether a URL is nothing but scheme, host and port.
@@ -302,10 +338,11 @@ mod tests {
             ("standby.example", "standby.example"),
         ] {
             for base in ["https://platform.example", "http://platform.example:5000"] {
-                let expected = Signpost {
+                let turn = Turn {
                     name: "platform.example".to_owned(),
                     dial: dial.into(),
                 };
+                let expected = Signpost { turn: Some(turn) };
                 assert_eq!(signpost(base, connect_to).unwrap(), Some(expected));
             }
         }

@@ -55,6 +55,11 @@ impl Proxy {
         self.url.scheme() != "socks5"
     }
 
+    /// Returns whether it speaks SOCKS.
+    pub(super) fn is_socks(&self) -> bool {
+        matches!(self.url.scheme(), "socks5" | "socks5h")
+    }
+
     /// Returns the proxy in the form of the HTTP library.
     pub(super) fn setting(&self) -> Result<reqwest::Proxy, Error> {
         let refuse = |reason: String| Error::Option {

@@ -452,7 +452,10 @@ async fn an_upload_that_was_cut_is_repeated_and_its_session_given_up() {
         .iter()
         .map(|request| request.split(' ').next().unwrap().to_owned())
         .collect();
-    assert_eq!(methods, ["POST", "PUT", "DELETE", "HEAD", "POST", "PUT"]);
+    let first = ["POST", "PUT", "DELETE"];
+    // The second time in a form in which some registries keep what was cut.
+    let second = ["HEAD", "POST", "PATCH", "PUT"];
+    assert_eq!(methods, [&first[..], &second].concat());
 }
 
 #[tokio::test(flavor = "multi_thread")]

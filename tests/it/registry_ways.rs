@@ -91,10 +91,13 @@ async fn a_proxy_that_refuses_us_is_named_without_our_password() {
     let registry = TestRegistry::build(Auth::None).tls(&certificate).start();
     let forward = Forward::start(Some(LOGIN), Vec::new()).await;
     let socks = Socks::start(Some(LOGIN), Vec::new()).await;
-    for url in [forward.url(), format!("socks5h://{}", socks.address())] {
-        for login in [None, Some(("us er", "hunter2"))] {
-            let proxies = through(&url, login);
-            let client = Client::new(named(&registry, trusting(&authority), proxies)).unwrap();
+    let urls = [forward.url(), format!("socks5h://{}", socks.address())];
+    let logins = [None, Some(("us er", "hunter2"))];
+    // To a server without TLS, an HTTP proxy answers in its place.
+    for transport in [trusting(&authority), Transport::Http] {
+        for (url, login) in urls.iter().flat_map(|url| logins.map(|login| (url, login))) {
+            let options = named(&registry, transport.clone(), through(url, login));
+            let client = Client::new(options).unwrap();
             let error = client.check().await.unwrap_err();
             let text = Chain(&error).to_string();
             let start = format!(
@@ -104,7 +107,7 @@ async fn a_proxy_that_refuses_us_is_named_without_our_password() {
             assert!(text.starts_with(&start), "{text}");
             assert!(matches!(error, Error::Proxy { .. }), "{error:?}");
             let hint = error.hint().unwrap();
-            assert!(hint.contains(&url), "{hint}");
+            assert!(hint.contains(url.as_str()), "{hint}");
             let shown = format!("{text} {error:?} {client:?}");
             assert!(!shown.contains("hunter2"), "{shown}");
         }
@@ -228,4 +231,48 @@ async fn addresses_may_be_of_ipv6() {
 
     let plain = TestRegistry::build(Auth::None).listen(listen).start();
     push_mount_and_pull(plain.options()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socks_proxy_leads_to_an_address_of_ipv6() {
+    let authority = Authority::new();
+    let certificate = authority.issue("registry.example");
+    let listen = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+    let registry = TestRegistry::build(Auth::Basic)
+        .tls(&certificate)
+        .listen(listen)
+        .start();
+    for scheme in ["socks5", "socks5h"] {
+        let plain = TestRegistry::build(Auth::None).listen(listen).start();
+        let socks = Socks::start(Some(LOGIN), Vec::new()).await;
+        let url = format!("{scheme}://{}", socks.address());
+        let options = |registry: &TestRegistry| Options {
+            proxies: through(&url, Some(LOGIN)),
+            ..registry.options()
+        };
+        push_mount_and_pull(options(&plain)).await;
+        let target = plain.address().to_string();
+        assert!(socks.targets().iter().all(|found| *found == target));
+
+        // The library cannot compare a certificate with such an address there.
+        let error = Client::new(Options {
+            transport: trusting(&authority),
+            ..options(&registry)
+        });
+        let error = error.unwrap_err();
+        assert_eq!(error.class(), Class::Usage);
+        assert!(
+            error.to_string().contains("`connect_to` with `[::1]`"),
+            "{error}"
+        );
+    }
+    let socks = Socks::start(Some(LOGIN), Vec::new()).await;
+    let proxies = through(&format!("socks5://{}", socks.address()), Some(LOGIN));
+    push_mount_and_pull(Options {
+        connect_to: Some("::1".to_owned()),
+        ..named(&registry, trusting(&authority), proxies)
+    })
+    .await;
+    let target = registry.address().to_string();
+    assert!(socks.targets().iter().all(|found| *found == target));
 }

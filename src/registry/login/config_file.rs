@@ -15,14 +15,16 @@
 //! ```
 //!
 //! Keys are hosts with or without port; in old files URLs, some with the path of an API. A key with the path of a
-//! namespace (`quay.io/team`), as podman can have them, is skipped: one client serves all of a registry. Unknown fields
-//! are skipped.
+//! namespace (`quay.io/team`), as podman can have them, is not used, because one client with its tokens serves all of a
+//! registry, and a mount reads one repository and writes another: [`LoginFile::namespaces`] names them. Unknown fields are
+//! skipped.
 //!
 //! # References
 //!
 //! docker docs, "docker login", "Credential stores", "Credential helpers"; containers-auth.json(5).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -37,6 +39,8 @@ use crate::base::Secret;
 const HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 /// The server that docker names to a store for Docker Hub.
 const HUB_SERVER: &str = "https://index.docker.io/v1/";
+/// The longest key that can mean anything, in bytes. Chosen: a host name has 253, a repository 255.
+const KEY_BYTES_MAX: usize = 1024;
 /// What is left of a key's path in old files.
 const API_PATHS: [&str; 5] = ["/", "/v1", "/v1/", "/v2", "/v2/"];
 
@@ -46,9 +50,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A file, parsed. Has no `Debug`, because secrets stand in it.
+/// A file, parsed.
 #[derive(Deserialize)]
-pub(super) struct ConfigFile {
+pub struct LoginFile {
     auths: Option<BTreeMap<String, Option<Entry>>>,
     #[serde(rename = "credHelpers")]
     helpers: Option<BTreeMap<String, String>>,
@@ -64,9 +68,16 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-impl ConfigFile {
+impl fmt::Debug for LoginFile {
+    /// Says nothing of what stands there: those are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginFile").finish_non_exhaustive()
+    }
+}
+
+impl LoginFile {
     /// Parses the text of a file.
-    pub(super) fn parse(text: &str) -> Result<Self, Error> {
+    pub fn parse(text: &str) -> Result<Self, Error> {
         // The library's words may quote what stands there.
         serde_json::from_str(text).map_err(|error| Error::Syntax {
             line: error.line(),
@@ -75,7 +86,7 @@ impl ConfigFile {
     }
 
     /// Returns the helper that knows the login for the registry of which `base` is the URL.
-    pub(super) fn helper(&self, base: &Url) -> Result<Option<Helper>, Error> {
+    pub fn helper(&self, base: &Url) -> Result<Option<Helper>, Error> {
         let own = self.helpers.as_ref().and_then(|map| find(map, base));
         let (name, server) = match own {
             Some((key, name)) => (name.as_str(), key.to_owned()),
@@ -92,7 +103,7 @@ impl ConfigFile {
     }
 
     /// Returns the login that stands in the file itself.
-    pub(super) fn login(&self, base: &Url) -> Result<Option<Login>, Error> {
+    pub fn login(&self, base: &Url) -> Result<Option<Login>, Error> {
         let Some((key, Some(entry))) = self.auths.as_ref().and_then(|map| find(map, base)) else {
             return Ok(None);
         };
@@ -100,6 +111,20 @@ impl ConfigFile {
             server: key.to_owned(),
             expected,
         })
+    }
+
+    /// Returns the keys that are for a part of the registry only, in their order. They are not used.
+    pub fn namespaces(&self, base: &Url) -> Vec<&str> {
+        let auths = self.auths.iter().flat_map(BTreeMap::keys);
+        let helpers = self.helpers.iter().flat_map(BTreeMap::keys);
+        let mut keys: Vec<&str> = auths
+            .chain(helpers)
+            .map(String::as_str)
+            .filter(|key| meaning(key, base) == Some(Meaning::Namespace))
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys
     }
 
     /// Returns by which name a store knows the registry: docker leaves an empty entry under it.
@@ -146,25 +171,46 @@ impl Entry {
 fn find<'a, T>(map: &'a BTreeMap<String, T>, base: &Url) -> Option<(&'a str, &'a T)> {
     let exact = map.get_key_value(base.authority());
     exact
-        .or_else(|| map.iter().find(|(key, _)| means(key, base)))
+        .or_else(|| {
+            map.iter()
+                .find(|(key, _)| meaning(key, base) == Some(Meaning::Registry))
+        })
         .map(|(key, value)| (key.as_str(), value))
 }
 
-/// Returns whether a key is for the registry at `base`. What was kept for TLS is not used without.
-fn means(key: &str, base: &Url) -> bool {
-    let (scheme, place) = key.split_once("://").unwrap_or((base.scheme(), key));
-    if !matches!(scheme, "http" | "https") || (scheme == "https" && base.scheme() != "https") {
-        return false;
+/// What of a registry a key is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Registry,
+    Namespace,
+}
+
+/// Returns what of the registry at `base` a key is for, if it is. What was kept for TLS is not used without.
+fn meaning(key: &str, base: &Url) -> Option<Meaning> {
+    // A URL would be read without them, but helpers, terminals and logs would get them; and a backslash would be read as a slash.
+    let is_odd = |c: char| c.is_control() || c.is_whitespace() || c == '\\';
+    if key.len() > KEY_BYTES_MAX || key.contains(is_odd) {
+        return None;
     }
-    let Ok(url) = Url::parse(&format!("{}://{place}", base.scheme())) else {
-        return false;
-    };
-    let is_bare = API_PATHS.contains(&url.path())
-        && url.username().is_empty()
+    let written = key.split_once("://");
+    let (scheme, place) = written.unwrap_or((base.scheme(), key));
+    if !matches!(scheme, "http" | "https") || (scheme == "https" && base.scheme() != "https") {
+        return None;
+    }
+    let url = Url::parse(&format!("{}://{place}", base.scheme())).ok()?;
+    let is_bare = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none();
-    is_bare && (url.origin() == base.origin() || (is_hub(&url) && is_hub(base)))
+    let is_there = url.origin() == base.origin() || (is_hub(&url) && is_hub(base));
+    if !is_bare || !is_there {
+        None
+    } else if API_PATHS.contains(&url.path()) {
+        Some(Meaning::Registry)
+    } else {
+        // URLs are of old files, which know no namespaces.
+        written.is_none().then_some(Meaning::Namespace)
+    }
 }
 
 fn is_hub(url: &Url) -> bool {
@@ -184,7 +230,7 @@ mod tests {
 
     /// Shows what is found, `user/password` or `token`.
     fn found(text: &str, base: &str) -> String {
-        let login = ConfigFile::parse(text).and_then(|file| file.login(&url(base)));
+        let login = LoginFile::parse(text).and_then(|file| file.login(&url(base)));
         match login {
             Ok(Some(Login::Password(credentials))) => {
                 format!("{}/{}", credentials.username, credentials.password.expose())
@@ -246,9 +292,24 @@ mod tests {
             ("ftp://registry.example", "https://registry.example/"),
             ("docker.io:5000", "https://registry-1.docker.io/"),
             ("", "https://registry.example/"),
+            // Messages and helpers would get the rest of it.
+            ("registry.example\\u0000", "https://registry.example/"),
+            ("registry.\\nexample", "https://registry.example/"),
+            (" registry.example", "https://registry.example/"),
+            ("registry.example\\\\v1", "https://registry.example/"),
         ] {
             assert_eq!(found(&under(key), base), "nothing", "{key} for {base}");
         }
+    }
+
+    #[test]
+    fn keys_for_a_part_of_a_registry_are_named() {
+        let text = r#"{"auths":{"r":{},"r/team":{},"r/v2/":{},"https://r/old":{},"other/team":{},"u@r/x":{}},
+            "credHelpers":{"r/team":"a","r/a/b":"c","r:443":"d","r:5000/x":"e"}}"#;
+        let file = LoginFile::parse(text).unwrap();
+        assert_eq!(file.namespaces(&url("https://r/")), ["r/a/b", "r/team"]);
+        assert_eq!(file.namespaces(&url("https://r:5000/")), ["r:5000/x"]);
+        assert!(file.namespaces(&url("https://third/")).is_empty());
     }
 
     #[test]
@@ -295,7 +356,7 @@ mod tests {
     #[test]
     fn the_helper_of_a_registry_comes_before_the_store() {
         let helper = |text: &str, base: &str| {
-            let helper = ConfigFile::parse(text)?.helper(&url(base))?;
+            let helper = LoginFile::parse(text)?.helper(&url(base))?;
             Ok::<_, Error>(helper.map(|helper| helper.to_string()))
         };
         let both = r#"{"credHelpers":{"r:5000":"ecr","plain":""},"credsStore":"desk","auths":{"https://a":{}}}"#;
@@ -330,7 +391,7 @@ mod tests {
             let entry = format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}},"credsStore":"x"}}"#);
             for base in ["https://a/", "http://a:5000/", "https://registry-1.docker.io/"] {
                 found(&entry, base);
-                if let Ok(file) = ConfigFile::parse(&entry) {
+                if let Ok(file) = LoginFile::parse(&entry) {
                     drop(file.helper(&url(base)));
                 }
             }

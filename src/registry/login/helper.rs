@@ -36,7 +36,7 @@ const NOT_FOUND: &str = "credentials not found";
 
 /// A helper and what it is to be asked.
 #[derive(Debug)]
-pub(super) struct Helper {
+pub struct Helper {
     program: String,
     server: String,
     limit: Duration,

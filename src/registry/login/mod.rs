@@ -20,13 +20,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use url::Url;
 
-use self::config_file::ConfigFile;
+pub use self::config_file::LoginFile;
 pub use self::error::Error;
+pub use self::helper::Helper;
 use super::error::Error as RegistryError;
 use super::options::Options;
 use crate::base::{Clock, Secret, Timestamp};
@@ -95,7 +96,9 @@ impl DockerConfig {
             place: self.place.clone(),
             source: Box::new(source),
         };
-        match self.find(&options.base_url()?).await.map_err(refuse)? {
+        let found = self.find(&options.base_url()?).await.map_err(refuse)?;
+        found.note_unused(&self.place);
+        match found.login {
             None => Ok(None),
             Some(Login::Password(credentials)) => Ok(Some(credentials)),
             Some(Login::IdentityToken(_)) => Err(refuse(Error::Entry {
@@ -108,25 +111,49 @@ impl DockerConfig {
     /// Returns who we are at the registry of which `base` is the URL; `None` where nothing is said about it.
     ///
     /// A helper that is named for the registry is asked first, then the one for all, then the file itself.
-    pub(super) async fn find(&self, base: &Url) -> Result<Option<Login>, Error> {
+    async fn find(&self, base: &Url) -> Result<Said, Error> {
         let read = Arc::clone(&self.read);
         let text = tokio::task::spawn_blocking(move || read())
             .await
             .expect("reading a file does not panic")
             .map_err(|source| Error::Read { source })?;
-        let file = ConfigFile::parse(text.expose())?;
-        if let Some(helper) = file.helper(base)?
-            && let Some(login) = helper.get().await?
-        {
-            return Ok(Some(login));
+        let file = LoginFile::parse(text.expose())?;
+        let by_helper = match file.helper(base)? {
+            Some(helper) => helper.get().await?,
+            None => None,
+        };
+        let login = match by_helper {
+            Some(login) => Some(login),
+            None => file.login(base)?,
+        };
+        let unused = file.namespaces(base).join(", ");
+        Ok(Said { login, unused })
+    }
+}
+
+/// What a file says of a registry.
+#[derive(Debug)]
+struct Said {
+    login: Option<Login>,
+    /// The keys of what is not used, because it is for a part of the registry.
+    unused: String,
+}
+
+impl Said {
+    fn note_unused(&self, place: &str) {
+        if !self.unused.is_empty() {
+            tracing::info!(
+                place,
+                keys = self.unused,
+                "logins for a part of the registry are not used, only one for all of it"
+            );
         }
-        file.login(base)
     }
 }
 
 /// What proves who we are.
 #[derive(Clone, Debug)]
-pub(super) enum Login {
+pub enum Login {
     /// A password.
     Password(Credentials),
     /// A refresh token, which the token server takes in exchange for others.
@@ -178,6 +205,8 @@ pub(super) struct Logins {
     /// Held during a look-up, so that there is one at a time.
     found: tokio::sync::Mutex<Option<Found>>,
     username: Mutex<Option<String>>,
+    /// Says once what is not used.
+    noted: Once,
 }
 
 /// The outcome of a look-up.
@@ -206,6 +235,7 @@ impl Logins {
             })),
             config: config.filter(|_| !is_known),
             clock,
+            noted: Once::new(),
         }
     }
 
@@ -267,13 +297,16 @@ impl Logins {
         let login = match &self.config {
             None => None,
             Some(config) => {
-                config
-                    .find(&self.base)
-                    .await
-                    .map_err(|source| RegistryError::Login {
-                        place: config.place.clone(),
-                        source: Box::new(source),
-                    })?
+                let found =
+                    config
+                        .find(&self.base)
+                        .await
+                        .map_err(|source| RegistryError::Login {
+                            place: config.place.clone(),
+                            source: Box::new(source),
+                        })?;
+                self.noted.call_once(|| found.note_unused(&config.place));
+                found.login
             }
         };
         *self.locked_username() = login.as_ref().map(|login| login.username().to_owned());

@@ -46,6 +46,8 @@ struct State {
     cut_bytes_max: Option<u64>,
     /// Blobs that went through since the last cut.
     blobs: u32,
+    /// Whether the registry takes blobs by `PATCH` only.
+    is_parts_only: bool,
 }
 
 /// How a request goes.
@@ -71,7 +73,8 @@ impl Chunks {
     pub(super) fn takes_whole(&self, size_bytes: u64) -> bool {
         let state = self.state();
         let bound = state.cut_bytes_max.into_iter().chain(state.body_bytes_max);
-        size_bytes < CHUNK_BYTES && bound.min().is_none_or(|bound| size_bytes <= bound)
+        let fits = size_bytes < CHUNK_BYTES && bound.min().is_none_or(|bound| size_bytes <= bound);
+        fits && !state.is_parts_only
     }
 
     /// Returns how the next chunk goes, of a blob of which `rest_bytes` are left. The registry wants chunks of at least
@@ -121,6 +124,13 @@ impl Chunks {
     /// Learns that a blob in one request was cut more than once.
     pub(super) fn learn_cut_whole(&self, body_bytes: u64) {
         self.state().shrink(body_bytes);
+    }
+
+    /// Learns that the registry takes by `PATCH` what it fails to take in one request. Its refusals may have looked like cuts.
+    pub(super) fn learn_parts_only(&self) {
+        let mut state = self.state();
+        state.is_parts_only = true;
+        state.cut_bytes_max = None;
     }
 
     /// Learns that a blob went through in chunks.
@@ -199,6 +209,15 @@ mod tests {
             assert_eq!(sizes(&chunks).0, expected);
         }
         assert!(chunks.takes_whole(63 * MIB));
+    }
+
+    #[test]
+    fn a_registry_that_takes_parts_only_gets_one_part_of_what_would_go_whole() {
+        let chunks = Chunks::default();
+        chunks.learn_cut_whole(20 * MIB);
+        chunks.learn_parts_only();
+        assert!(!chunks.takes_whole(1));
+        assert_eq!(chunks.next(20 * MIB, 0).bytes, 20 * MIB);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! upload ─────┤                                  refused ──┴─┐                                        │
 //!             └─ begin (with a mount) ──201──► there         │                                        │
 //!                  └──202──► session ◄─────────── begin ◄────┘                                        │
-//!                               │ below 64 MiB: one PUT ─────────────────────────────► there          │
+//!                               │ below 64 MiB, not cut yet: one PUT ────────────────► there          │
 //!                               └ else: PATCH, PATCH, ... ◄───────────────────────────────────────────┘
 //!                                         │  └──► empty PUT ─────────────────────────► there
 //!                                     failure: status, and on from where the registry is
@@ -25,13 +25,17 @@
 //! | registry | cut in the middle of a PATCH | between two of them |
 //! |---|---|---|
 //! | distribution 3 | keeps what came; the status tells how much | keeps |
-//! | docker-registry 2.8 | keeps nothing that could be used: from then on every request to the session is answered by 404, that to delete it included | keeps |
+//! | docker-registry 2.8 (2.8.2, 2.8.3) | keeps nothing that could be used: from then on every request to the session is answered by 404, that to delete it included | keeps |
 //! | zot | keeps nothing | keeps |
 //! | any, behind a proxy that passes on only whole requests (nginx as it comes) | the registry has not seen it: keeps what was before | keeps |
 //!
 //! So the first requests have 64 MiB ([`chunk::CHUNK_BYTES`]), which is what is lost at most in the last row; a registry that was
 //! seen to keep what was cut gets the rest of the blob in one request; one that was seen to lose the session gets smaller ones, on
 //! connections of their own, because a proxy that cuts connections mostly does it by bytes or by time.
+//!
+//! Some take a blob only as docker sends it, by PATCH and an empty PUT: container-registry 0.3.1 answers 500 to a PUT with a body, or
+//! closes the connection before it has read it (seen on 2026-11-21). So a blob that was cut goes by PATCH the next time, and one that
+//! was answered by 500 twice as well; if that went well, all that follow go that way at once.
 //!
 //! # Durability
 //!

@@ -23,6 +23,16 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     }
 }
 
+/// Does the same with the answer to a chunk up to `sent_bytes`, of which all was taken unless it says otherwise: some registries name
+/// the first byte that they do not have as the last one (container-registry 0.3), and after the very first byte `0-0` means it.
+pub(super) fn parse_after(text: &str, sent_bytes: u64) -> Option<u64> {
+    parse(text).map(|found_bytes| match found_bytes {
+        0 if sent_bytes == 1 => 1,
+        found_bytes if found_bytes == sent_bytes.saturating_add(1) => sent_bytes,
+        found_bytes => found_bytes,
+    })
+}
+
 /// Returns the value of the `Content-Range` header of a request with `length_bytes` bytes, not zero, from `offset_bytes` on.
 pub(super) fn content_range(offset_bytes: u64, length_bytes: u64) -> String {
     format!("{offset_bytes}-{}", offset_bytes + length_bytes - 1)
@@ -53,6 +63,21 @@ mod tests {
         ] {
             assert_eq!(parse(text), expected, "input: {text:?}");
         }
+    }
+
+    #[test]
+    fn one_byte_more_than_was_sent_is_not_there() {
+        for (text, expected) in [
+            ("0-1023", Some(1024)),
+            ("0-1024", Some(1024)),
+            ("0-1025", Some(1026)),
+            ("0-511", Some(512)),
+            ("0-0", Some(0)),
+            ("", None),
+        ] {
+            assert_eq!(parse_after(text, 1024), expected, "input: {text:?}");
+        }
+        assert_eq!(parse_after("0-0", 1), Some(1));
     }
 
     proptest! {

@@ -178,10 +178,11 @@ impl Client {
             expected: &[202, 204],
         };
         let answer = exchange.run_once(&operation).await?;
+        let sent_bytes = offset_bytes + chunk.bytes;
         let text = answer.header(RANGE.as_str());
         let offset_bytes = text
-            .and_then(range::parse)
-            .unwrap_or(offset_bytes + chunk.bytes);
+            .and_then(|text| range::parse_after(text, sent_bytes))
+            .unwrap_or(sent_bytes);
         if offset_bytes <= session.offset_bytes {
             return Err(answer.broken(format!(
                 "expected the registry to have more than {} bytes, found {offset_bytes}",

@@ -3,7 +3,8 @@
 //! # Failure
 //!
 //! A transfer that failed asks the registry how far it has come before it sends anything again, and its attempts are counted anew
-//! as long as the registry has more each time. Content that does not have its digest at the end of a session that was cut in between
+//! as long as the registry has more each time. What it refused for want of time (429) it has not taken: that is sent again as it
+//! was, because every question more would be refused as well. Content that does not have its digest at the end of a session that was cut in between
 //! may have been joined wrongly: it is sent once more from the start before the blob is said to be damaged.
 
 use std::sync::atomic::Ordering;
@@ -15,10 +16,15 @@ use super::session::Session;
 use super::{Client, Error, Mount, Uploaded, Uploads};
 use crate::base::oci::Descriptor;
 use crate::base::{Chain, Class, Classified as _, Repository};
+use crate::transport::RetryAfter;
 
 /// By how much a registry must have more after a failure for the attempts to be counted anew, in bytes. With less than that per
 /// attempt a blob is not worth the noise. Chosen, not measured.
 const PROGRESS_BYTES_MIN: u64 = 1 << 20;
+
+/// How often a blob that goes in one request may be answered by 500 until it goes by `PATCH`, which is how docker and skopeo send
+/// everything, and all that some registries take. Twice: the first time may be chance.
+const WHOLE_FAILURES_MAX: u32 = 2;
 
 /// One blob on its way.
 #[derive(Debug)]
@@ -34,6 +40,8 @@ pub(super) struct Transfer<'a> {
     may_be_there: bool,
     /// How often the blob was cut as a whole.
     cuts: u32,
+    /// How often the registry failed when it was to take the blob as a whole.
+    whole_failures: u32,
     resumed_bytes: u64,
 }
 
@@ -103,6 +111,7 @@ impl<'a> Transfer<'a> {
             has_looked_back: false,
             may_be_there: false,
             cuts: 0,
+            whole_failures: 0,
             resumed_bytes: 0,
         }
     }
@@ -316,6 +325,9 @@ impl<'a> Transfer<'a> {
         match (cut, unproven) {
             (Some(cut), _) if more_bytes == 0 => {
                 chunks.learn_cut(cut.body_bytes, cut.handed_bytes, AfterCut::Kept(0));
+                if self.cuts > 0 {
+                    chunks.learn_cut_whole(cut.body_bytes);
+                }
             }
             (Some(cut), _) => self.wait_for_proof(cut, more_bytes),
             (None, Some(kept)) => self.wait_for_proof(kept.cut, kept.more_bytes + more_bytes),
@@ -375,7 +387,10 @@ impl<'a> Transfer<'a> {
     /// Sends what the registry does not have.
     async fn send(&mut self) -> Result<(), Error> {
         let chunks = &self.client.learned().chunks;
-        if self.offset_bytes() == 0 && chunks.takes_whole(self.blob.size_bytes) {
+        let takes_parts_only = self.whole_failures >= WHOLE_FAILURES_MAX;
+        // What was cut can go on where it goes by PATCH.
+        let may_go_whole = self.cuts == 0 && !takes_parts_only;
+        if may_go_whole && self.offset_bytes() == 0 && chunks.takes_whole(self.blob.size_bytes) {
             match self.send_whole().await {
                 Err(error @ Error::TooLarge { .. }) => {
                     let bytes_min = self.chunk_bytes_min();
@@ -390,6 +405,9 @@ impl<'a> Transfer<'a> {
         self.send_chunks().await?;
         self.finish().await?;
         chunks.learn_done();
+        if takes_parts_only {
+            chunks.learn_parts_only();
+        }
         Ok(())
     }
 
@@ -405,15 +423,12 @@ impl<'a> Transfer<'a> {
         let Err(error) = putting.await else {
             return Ok(());
         };
-        if matches!(error, Error::TooLarge { .. }) {
+        if matches!(error, Error::TooLarge { .. }) || was_not_taken(&error) {
             return Err(error);
         }
+        self.whole_failures += u32::from(matches!(error, Error::Busy { status: 500, .. }));
         if matches!(error, Error::Cut { .. } | Error::Stalled { .. }) {
             self.cuts += 1;
-            if self.cuts > 1 {
-                let chunks = &self.client.learned().chunks;
-                chunks.learn_cut_whole(self.blob.size_bytes);
-            }
         }
         // Registries differ in what they kept of it, and it is not much.
         self.stage = Stage::Outside;
@@ -453,6 +468,7 @@ impl<'a> Transfer<'a> {
                     }
                     tracing::debug!(error = %Chain(&error), "blob goes in smaller parts");
                 }
+                Err(error) if was_not_taken(&error) => return Err(error),
                 Err(error) => {
                     let is_cut = matches!(error, Error::Cut { .. } | Error::Stalled { .. });
                     let handed_bytes = self.blob.handed.load(Ordering::Relaxed) - before_bytes;
@@ -487,6 +503,7 @@ impl<'a> Transfer<'a> {
                 self.give_up(session).await;
                 Err(Error::SessionLost { action, message })
             }
+            Err(error) if was_not_taken(&error) => Err(error),
             Err(error) => {
                 self.may_be_there = true;
                 self.doubt(None);
@@ -549,4 +566,9 @@ impl<'a> Transfer<'a> {
             self.give_up(session).await;
         }
     }
+}
+
+/// Returns whether the registry has refused a request before it took anything of it: it wants fewer requests.
+const fn was_not_taken(error: &Error) -> bool {
+    matches!(error.retry_after(), RetryAfter::Refused(_))
 }

@@ -160,3 +160,31 @@ fn a_server_that_is_not_there_is_tried_again_later() {
     // What was taken in stays, so that the next attempt begins with the registry.
     assert_ne!(user.cached_blobs(), 0);
 }
+
+#[test]
+fn a_login_for_a_part_of_the_registry_is_named_once_and_not_used() {
+    let registry = TestRegistry::start(Auth::Basic);
+    let package = Package::small("app");
+    let user = User::new();
+    let dir = tempfile::TempDir::new().unwrap();
+    let logins = dir.path().join("auth.json");
+    registry.log_in_to("/app", &logins);
+    let push = || {
+        let mut push = user.push();
+        push.args(["--plain", "--dest-repo", &registry.address().to_string()])
+            .arg("--docker-config")
+            .arg(&logins)
+            .arg(&package.path);
+        push.output().unwrap()
+    };
+    let key = format!("keys=\"{}/app\"", registry.address());
+    let without = push();
+    report_of(&without, 77);
+    registry.log_in(&logins);
+    let with = push();
+    report_of(&with, 0);
+    for output in [without, with] {
+        let words = words(&output);
+        assert_eq!(words.matches(&key).count(), 1, "{words}");
+    }
+}

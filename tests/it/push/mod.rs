@@ -4,6 +4,7 @@ mod access;
 mod interrupted;
 mod layouts;
 mod packages;
+mod refused;
 mod resources;
 
 use std::path::{Path, PathBuf};

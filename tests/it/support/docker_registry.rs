@@ -1,4 +1,4 @@
-//! The real registry, Debian package `docker-registry`.
+//! The real registry, Debian package `docker-registry`, or whichever comes first in `PATH`.
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -110,13 +110,18 @@ impl TestRegistry {
 
     /// Has skopeo log in as [`USERNAME`] at a registry without TLS, and write that to a file.
     pub(crate) fn log_in(&self, path: &Path) {
+        self.log_in_to("", path);
+    }
+
+    /// The same for a part of it, as `/team`.
+    pub(crate) fn log_in_to(&self, namespace: &str, path: &Path) {
         let mut skopeo = Command::new("skopeo");
         skopeo
             .args(["login", "--tls-verify=false"])
             .args(["--username", USERNAME, "--password", PASSWORD])
             .arg("--authfile")
             .arg(path)
-            .arg(self.address.to_string());
+            .arg(format!("{}{namespace}", self.address));
         run("skopeo", &mut skopeo);
     }
 

@@ -3,7 +3,7 @@
 //! - [`TestRegistry`]: the real docker-registry, with or without TLS, passwords, tokens, writes.
 //! - [`Distribution`]: keeps what came of an upload that was cut, or nothing, and counts.
 //! - [`TokenServer`]: hands out the tokens that such a registry wants.
-//! - [`Proxy`]: stands before a server, counts, and breaks what it is told to.
+//! - [`Proxy`]: stands before a server, counts, and breaks or refuses what it is told to.
 //! - [`RoughLine`]: a line to a server that breaks each connection which has carried enough.
 //! - [`Scripted`]: a server that answers by a script and fails the test at any other request.
 //! - [`Forward`] and [`Socks`]: proxies that a client is told to go through.
@@ -23,6 +23,7 @@ mod docker_registry;
 pub(crate) mod fake_acp;
 mod forward;
 mod http;
+mod limiter;
 mod mount;
 mod nginx;
 mod packages;
@@ -48,6 +49,7 @@ pub(crate) use self::distribution::{Behaviour, Distribution, Keeps, Mounts, Rece
 pub(crate) use self::docker_registry::{Access, Auth, PASSWORD, TestRegistry, USERNAME};
 pub(crate) use self::forward::Forward;
 pub(crate) use self::http::serve;
+pub(crate) use self::limiter::Limit;
 pub(crate) use self::mount::{Mount, may_mount};
 pub(crate) use self::nginx::Nginx;
 pub(crate) use self::packages::{Images, Package, Placed, Signer, module_plugin, noise, program};

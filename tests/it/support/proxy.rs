@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,13 +13,15 @@ use futures_util::{Stream, StreamExt as _};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
-use hyper::{Method, Request, Response};
+use hyper::header::RETRY_AFTER;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::http::serve;
+use super::limiter::{Limit, Limiter};
 use super::within;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -56,18 +59,26 @@ struct State {
     upstream: Mutex<SocketAddr>,
     /// Prefixes of paths that go elsewhere.
     routes: Vec<(&'static str, SocketAddr)>,
+    limiter: Option<Limiter>,
     faults: Mutex<VecDeque<(Method, Fault)>>,
     requests: Mutex<Vec<String>>,
     /// Bytes of requests that have passed.
     uploaded: watch::Sender<u64>,
     /// How many of them may pass.
     uploaded_max: watch::Sender<u64>,
+    /// Bytes of requests that were read and refused.
+    refused_bytes: AtomicU64,
 }
 
 impl Proxy {
     /// Starts a proxy before `upstream`.
     pub(crate) async fn start(upstream: SocketAddr) -> Self {
-        Self::start_with_routes(upstream, Vec::new()).await
+        Self::start_as(upstream, Vec::new(), None).await
+    }
+
+    /// Starts a proxy that answers 429 to what goes beyond `limit`.
+    pub(crate) async fn start_with_limit(upstream: SocketAddr, limit: Limit) -> Self {
+        Self::start_as(upstream, Vec::new(), Some(Limiter::new(limit))).await
     }
 
     /// Starts a proxy that sends paths with one of the prefixes elsewhere.
@@ -75,13 +86,23 @@ impl Proxy {
         upstream: SocketAddr,
         routes: Vec<(&'static str, SocketAddr)>,
     ) -> Self {
+        Self::start_as(upstream, routes, None).await
+    }
+
+    async fn start_as(
+        upstream: SocketAddr,
+        routes: Vec<(&'static str, SocketAddr)>,
+        limiter: Option<Limiter>,
+    ) -> Self {
         let state = Arc::new(State {
             upstream: Mutex::new(upstream),
             routes,
+            limiter,
             faults: Mutex::default(),
             requests: Mutex::default(),
             uploaded: watch::Sender::new(0),
             uploaded_max: watch::Sender::new(u64::MAX),
+            refused_bytes: AtomicU64::new(0),
         });
         let listener = listen();
         Self {
@@ -112,6 +133,17 @@ impl Proxy {
     /// Returns the requests so far, as `GET /v2/`, and forgets them.
     pub(crate) fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.requests.lock().unwrap())
+    }
+
+    /// Returns of each request since the start whether its limit refused it.
+    pub(crate) fn refused(&self) -> Vec<bool> {
+        let limiter = self.state.limiter.as_ref();
+        limiter.map(Limiter::refused).unwrap_or_default()
+    }
+
+    /// Returns how many bytes of requests, without headers, came with those that the limit refused.
+    pub(crate) fn refused_bytes(&self) -> u64 {
+        self.state.refused_bytes.load(Ordering::Relaxed)
     }
 
     /// Returns how many bytes of requests, without headers, have passed.
@@ -155,6 +187,13 @@ impl State {
             .lock()
             .unwrap()
             .push(format!("{} {}", request.method(), request.uri()));
+        let mut in_flight = None;
+        if let Some(limiter) = &self.limiter {
+            in_flight = limiter.admit();
+            if in_flight.is_none() {
+                return self.refuse(request, limiter.limit()).await;
+            }
+        }
         let fault = self.take_fault(request.method());
         match fault {
             Some(Fault::Refuse) => return Err("refused".into()),
@@ -177,10 +216,28 @@ impl State {
         let connection = tokio::spawn(connection);
         let request = request.map(|body| gate(body, on_request, Some(Arc::clone(&self))));
         let answer = sender.send_request(request).await;
+        drop(in_flight);
         if answer.is_err() {
             connection.abort();
         }
         Ok(answer?.map(|body| gate(body, on_answer, None)))
+    }
+
+    /// Reads a request to its end, as nginx does, and refuses it.
+    async fn refuse(
+        &self,
+        request: Request<Incoming>,
+        limit: Limit,
+    ) -> Result<Response<Body>, BoxError> {
+        let body = request.into_body().collect().await?.to_bytes();
+        self.refused_bytes
+            .fetch_add(body.len() as u64, Ordering::Relaxed);
+        let mut answer = Response::builder().status(StatusCode::TOO_MANY_REQUESTS);
+        if let Some(seconds) = limit.retry_after() {
+            answer = answer.header(RETRY_AFTER, seconds);
+        }
+        let nothing = Empty::new().map_err(|never| match never {});
+        Ok(answer.body(nothing.boxed_unsync())?)
     }
 
     fn take_fault(&self, method: &Method) -> Option<Fault> {

@@ -239,7 +239,8 @@ async fn a_registry_that_keeps_what_was_cut_gets_the_rest_and_from_then_on_all_a
     let blob = Blob::new(3 * CHUNK_BYTES);
     proxy.break_next(Method::PATCH, Fault::CutAfter(40 * MIB));
     let (bytes, resumed_bytes) = blob.send(&client, &NoUploads).await;
-    assert!(bytes <= 3 * CHUNK_BYTES + BUFFERED_BYTES, "{bytes}");
+    // A server that is asked before it has noticed the cut refuses the chunk that follows, and is asked again.
+    assert!(bytes <= 4 * CHUNK_BYTES + BUFFERED_BYTES, "{bytes}");
     assert_eq!(resumed_bytes, 0);
     assert_eq!(server.received_bytes(), 3 * CHUNK_BYTES);
     let requests = server.take_received();

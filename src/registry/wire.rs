@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt as _;
 use http_body_util::BodyDataStream;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Body, Method, Response, StatusCode};
+use reqwest::{Body, Method, RequestBuilder, Response, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
@@ -86,6 +86,17 @@ impl Request {
     }
 }
 
+/// What becomes of a body while it goes out.
+#[derive(Debug, Default)]
+struct Outflow {
+    /// Moves as long as something goes out, or waits for the bandwidth.
+    progress: Arc<AtomicU64>,
+    /// Bytes that the connection was given.
+    handed: Arc<AtomicU64>,
+    /// Why the content could not be read.
+    fault: Fault,
+}
+
 /// Sends requests.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -140,44 +151,21 @@ impl Wire {
         request: &Request,
         authorization: Option<HeaderValue>,
     ) -> Result<Answer, Error> {
-        let mut builder = self
-            .http
-            .request(request.method.clone(), request.url.clone())
-            .headers(request.headers.clone());
+        let mut outflow = Outflow::default();
+        let mut prepared = self.prepare(request, &mut outflow).await?;
         if let Some(mut value) = authorization {
             value.set_sensitive(true);
-            builder = builder.header(AUTHORIZATION, value);
+            prepared = prepared.header(AUTHORIZATION, value);
         }
-        let progress = Arc::new(AtomicU64::new(0));
-        let mut fault = Fault::default();
-        let handed = Arc::new(AtomicU64::new(0));
-        builder = match &request.payload {
-            Payload::Nothing if matches!(request.method, Method::POST | Method::PUT) => {
-                builder.header(CONTENT_LENGTH, 0)
-            }
-            Payload::Nothing => builder,
-            Payload::Form(form) => builder.body(form.expose().to_owned()),
-            Payload::Bytes(bytes) => {
-                let count = bytes.len() as u64;
-                self.tally.bytes_sent.fetch_add(count, Ordering::Relaxed);
-                builder.body(bytes.clone())
-            }
-            Payload::Blob(blob) => {
-                let (body, body_fault) = blob
-                    .body(Arc::clone(&progress), Arc::clone(&self.tally))
-                    .await?;
-                let body = self.throttle(body, &progress, &handed);
-                fault = body_fault;
-                builder
-                    .header(CONTENT_LENGTH, blob.length_bytes())
-                    .body(body)
-            }
-        };
         self.tally.requests.fetch_add(1, Ordering::Relaxed);
         Share::note_request();
         let begun_at = Instant::now();
-        let outcome = self.watch(&progress, builder.send()).await;
-        if let (Some(source), Payload::Blob(blob)) = (fault.take(), &request.payload) {
+        let outcome = self.watch(&outflow.progress, prepared.send()).await;
+        let blob = match &request.payload {
+            Payload::Blob(blob) => Some(blob),
+            Payload::Nothing | Payload::Form(_) | Payload::Bytes(_) => None,
+        };
+        if let (Some(source), Some(blob)) = (outflow.fault.take(), blob) {
             return Err(Error::Source {
                 digest: blob.digest,
                 source,
@@ -189,8 +177,7 @@ impl Wire {
                 action: request.action.clone(),
                 idle: self.idle,
                 took: begun_at.elapsed(),
-                blob_bytes: matches!(request.payload, Payload::Blob(_))
-                    .then(|| handed.load(Ordering::Relaxed)),
+                blob_bytes: blob.map(|_| outflow.handed.load(Ordering::Relaxed)),
                 permit: None,
             }),
             Some(Err(error)) => Err(self.explain(request, error)),
@@ -199,6 +186,38 @@ impl Wire {
                 idle: self.idle,
             }),
         }
+    }
+
+    /// Puts a request together for the library.
+    async fn prepare(
+        &self,
+        request: &Request,
+        outflow: &mut Outflow,
+    ) -> Result<RequestBuilder, Error> {
+        let builder = self
+            .http
+            .request(request.method.clone(), request.url.clone())
+            .headers(request.headers.clone());
+        Ok(match &request.payload {
+            Payload::Nothing if matches!(request.method, Method::POST | Method::PUT) => {
+                builder.header(CONTENT_LENGTH, 0)
+            }
+            Payload::Nothing => builder,
+            Payload::Form(form) => builder.body(form.expose().to_owned()),
+            Payload::Bytes(bytes) => {
+                let count = bytes.len() as u64;
+                self.tally.bytes_sent.fetch_add(count, Ordering::Relaxed);
+                builder.body(bytes.clone())
+            }
+            Payload::Blob(blob) => {
+                let progress = Arc::clone(&outflow.progress);
+                let (body, fault) = blob.body(progress, Arc::clone(&self.tally)).await?;
+                outflow.fault = fault;
+                builder
+                    .header(CONTENT_LENGTH, blob.length_bytes())
+                    .body(self.throttle(body, &outflow.progress, &outflow.handed))
+            }
+        })
     }
 
     /// Refuses what a proxy says that wants to know first who we are: a tunnel would not have come about.

@@ -72,8 +72,8 @@ async fn a_daemon_killed_during_a_push_sends_nothing_twice_that_arrived_whole() 
             TestRegistry::start(Auth::None),
         ];
         let proxies = [
-            Proxy::start(registries[0].address()).await,
-            Proxy::start(registries[1].address()).await,
+            Proxy::start(registries[0].address()),
+            Proxy::start(registries[1].address()),
         ];
         let setup = setup(proxies[0].address(), proxies[1].address());
         setup.drop_package(&package);

@@ -214,7 +214,7 @@ async fn a_package_that_is_removed_and_collected_before_it_is_read_is_left_out_s
 async fn what_a_run_pushes_is_not_collected_before_it_ends() {
     let bench = Bench::new();
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let mut images = Images::default();
     let layers = [1, 2, 3, 4].map(|seed| noise(seed, 2 << 20));
     let image = images.add("pushed", "v1", &layers);

@@ -136,7 +136,7 @@ async fn a_third_of_all_requests_is_refused_and_everything_arrives() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_registry_that_stands_still_for_a_while_gets_the_image_in_the_same_run() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let setup = Setup::new("none")
         .target("global-a", "primary", proxy.address(), "")
         .variable("VIOLETD_REPLICATE__ATTEMPTS_MAX", "20")
@@ -162,7 +162,7 @@ async fn a_registry_that_stands_still_for_a_while_gets_the_image_in_the_same_run
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_on_bytes_per_second_holds_and_can_be_lifted_in_the_middle_of_an_upload() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let keys = "registry.bandwidth_max = 1\n";
     let setup = Setup::new("none")
         .target("global-a", "primary", proxy.address(), keys)

@@ -196,7 +196,7 @@ async fn a_relative_realm_is_a_path_of_the_registry() {
     let tokens = TokenServer::start(HOUR).await;
     let registry = TestRegistry::start(Auth::Token(&tokens, TokenServer::PATH));
     let routes = vec![("/auth/", tokens.address())];
-    let proxy = Proxy::start_with_routes(registry.address(), routes).await;
+    let proxy = Proxy::start_with_routes(registry.address(), routes);
     let counters = push_mount_and_pull(registry.options_via(proxy.address())).await;
     assert!(counters.tokens > 0);
     assert_eq!(counters.tokens, tokens.requests());
@@ -205,7 +205,7 @@ async fn a_relative_realm_is_a_path_of_the_registry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unchanged_image_costs_one_request() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let client = Client::new(registry.options_via(proxy.address())).unwrap();
     let (repository, blob) = (repository("a"), Blob::new(2, 10));
     blob.upload(&client, &repository).await.unwrap();
@@ -441,7 +441,7 @@ fn assert_sent_again(blob: &Blob, uploaded: &Uploaded) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_was_cut_is_repeated_and_its_session_given_up() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let client = Client::new(registry.options_via(proxy.address())).unwrap();
     let (repository, blob) = (repository("a"), Blob::new(1, LARGE_BYTES));
     proxy.break_next(Method::PUT, Fault::CutAfter(8 << 20));
@@ -461,7 +461,7 @@ async fn an_upload_that_was_cut_is_repeated_and_its_session_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_stalls_is_repeated() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let options = registry.options_via(proxy.address());
     let timeouts = Timeouts {
         connect: Duration::from_millis(500),
@@ -481,7 +481,7 @@ async fn an_upload_that_stalls_is_repeated() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_download_that_is_cut_is_an_error_and_not_an_end() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let client = Client::new(registry.options_via(proxy.address())).unwrap();
     let (repository, blob) = (repository("a"), Blob::new(1, 1 << 20));
     blob.upload(&client, &repository).await.unwrap();
@@ -495,7 +495,7 @@ async fn a_download_that_is_cut_is_an_error_and_not_an_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_refused_are_tried_again() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let client = Client::new(registry.options_via(proxy.address())).unwrap();
     proxy.break_next(Method::GET, Fault::Refuse);
     proxy.break_next(Method::GET, Fault::Refuse);
@@ -506,7 +506,7 @@ async fn connections_that_are_refused_are_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_is_killed_in_mid_upload_gets_the_blob_when_it_is_back() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let mut options = registry.options_via(proxy.address());
     // The client is to be still trying when the registry is back, however slow that is.
     options.retries.attempts_max = 1000;
@@ -572,7 +572,7 @@ async fn nobody_at_the_address_is_a_transient_error_with_a_hint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_answers_are_waited_for() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let client = Client::new(registry.options_via(proxy.address())).unwrap();
     proxy.break_next(Method::GET, Fault::Delay(Duration::from_millis(300)));
     client.check().await.unwrap();

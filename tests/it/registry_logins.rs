@@ -174,7 +174,7 @@ async fn a_push_outlives_its_tokens() {
     // The registry refuses them after two seconds, and the proxy keeps requests for longer than that.
     let tokens = TokenServer::start_strict(Duration::from_secs(2)).await;
     let registry = TestRegistry::start(Auth::Token(&tokens, &tokens.realm()));
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     for method in [Method::HEAD, Method::POST] {
         proxy.break_next(method, Fault::Delay(Duration::from_millis(3_100)));
     }

@@ -98,7 +98,7 @@ async fn start_api(referrers: BTreeMap<String, Vec<Value>>, registry: SocketAddr
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api = listener.local_addr().unwrap();
     tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
-    Proxy::start_with_routes(registry, vec![("/v2/demo/app/referrers/", api)]).await
+    Proxy::start_with_routes(registry, vec![("/v2/demo/app/referrers/", api)])
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn referrers_are_looked_for_through_the_proxy_of_the_environment_as_images_are()
     let origin = Origin::signed().with_fallback_tags();
     origin.push();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let proxy = runtime.block_on(Proxy::start(origin.registry.address()));
+    let proxy = runtime.block_on(async { Proxy::start(origin.registry.address()) });
     let image = format!("registry.invalid/{REPOSITORY}:v1");
     let work = origin.path("work");
     let mut create = Command::new(env!("CARGO_BIN_EXE_violetd"));

@@ -80,7 +80,7 @@ fn setup(registry: impl std::fmt::Display + Copy) -> Setup {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_images_that_share_layers_cost_42_requests_and_then_four() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let daemon = Daemon::start(setup(proxy.address()));
     let package = package_of_four();
     daemon.setup.drop_package(&package);
@@ -122,7 +122,7 @@ fn version(tag: &'static str, seed: u64) -> Package {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_sent_is_known_after_a_restart_until_it_is_too_long_ago() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let daemon = Daemon::start(setup(proxy.address()));
     daemon.setup.drop_package(&version("v1", 321));
     daemon.wait_in_sync(1);
@@ -202,7 +202,7 @@ async fn where_a_registry_refuses_one_repository_another_one_gets_the_shared_blo
         .start();
     // The first repository is one that cannot be written to.
     let route = ("/v2/four/a/", elsewhere.address());
-    let proxy = Proxy::start_with_routes(registry.address(), vec![route]).await;
+    let proxy = Proxy::start_with_routes(registry.address(), vec![route]);
     let daemon = Daemon::start(setup(proxy.address()));
     let package = package_of_four();
     daemon.setup.drop_package(&package);
@@ -223,7 +223,7 @@ async fn a_slow_target_does_not_hold_back_a_fast_one() {
         TestRegistry::start(Auth::None),
         TestRegistry::start(Auth::None),
     );
-    let proxy = Proxy::start(slow.address()).await;
+    let proxy = Proxy::start(slow.address());
     proxy.break_next(Method::PUT, Fault::StallAfter(1000));
     let setup = setup(fast.address()).target("global-b", "standby", proxy.address(), "");
     let daemon = Daemon::start(setup);

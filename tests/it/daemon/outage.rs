@@ -169,7 +169,7 @@ fn a_schedule_goes_on_after_a_clock_was_years_ahead() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_killed_in_the_middle_of_an_upload_goes_on_at_the_next_start() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     // One blob after another, the largest first: the first upload is the one that stalls.
     let setup = Setup::new("none")
         .target("global-a", "primary", proxy.address(), "")

@@ -13,7 +13,7 @@ const LAYER_BYTES: usize = 48 << 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_push_goes_on_when_the_same_command_is_run_again() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let mut images = Images::default();
     images.add("team/small", "v1", &[noise(1, 1000)]);
     images.add("team/large", "v1", &[noise(2, LAYER_BYTES)]);
@@ -76,7 +76,7 @@ async fn what_a_killed_push_had_sent_is_in_the_counts_of_the_one_that_resumes() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_push_says_whom_it_waits_for_and_comes_next() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let mut images = Images::default();
     images.add("team/large", "v1", &[noise(2, LAYER_BYTES)]);
     let (first, second) = (Package::operator("first", images), Package::small("second"));

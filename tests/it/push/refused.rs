@@ -20,18 +20,18 @@ use crate::support::{Auth, Images, Limit, Package, Proxy, TestRegistry, noise};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_every_third_request_is_refused_of_arrives_whole() {
     let count = from_environment("VIOLETD_PUSH_REFUSED_IMAGES", 8);
-    push_through_every_third(None, count).await;
+    push_through_every_third(None, count);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_every_third_request_is_put_off_of_arrives_whole() {
     // Each of them stops everything for a second.
-    push_through_every_third(Some(1), 2).await;
+    push_through_every_third(Some(1), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_takes_few_requests_at_once_refuses_fewer_and_fewer() {
-    let requests = push_through(Limit::InFlight(4), 60).await;
+    let requests = push_through(Limit::InFlight(4), 60);
     let (first, second) = requests.split_at(requests.len() / 2);
     let (first, second) = (count_refused(first), count_refused(second));
     assert!(
@@ -40,8 +40,8 @@ async fn a_proxy_that_takes_few_requests_at_once_refuses_fewer_and_fewer() {
     );
 }
 
-async fn push_through_every_third(retry_after: Option<u32>, images: u64) {
-    let requests = push_through(Limit::EveryThird(retry_after), images).await;
+fn push_through_every_third(retry_after: Option<u32>, images: u64) {
+    let requests = push_through(Limit::EveryThird(retry_after), images);
     assert_eq!(count_refused(&requests), requests.len() / 3);
 }
 
@@ -51,9 +51,9 @@ fn count_refused(requests: &[bool]) -> usize {
 
 /// Pushes so many images through a proxy with a limit. All have to arrive, none may fail, and not a byte may pass twice. Returns of each
 /// request whether it was refused.
-async fn push_through(limit: Limit, count: u64) -> Vec<bool> {
+fn push_through(limit: Limit, count: u64) -> Vec<bool> {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start_with_limit(registry.address(), limit).await;
+    let proxy = Proxy::start_with_limit(registry.address(), limit);
     let package = package_of_many(count);
     let start = Instant::now();
     let found = report(User::new().push_to(proxy.address()).arg(&package.path), 0);

@@ -85,7 +85,7 @@ async fn kill_and_finish(
     registry: SocketAddr,
 ) -> Sent {
     let percent = MOMENTS[number % MOMENTS.len()];
-    let proxy = Proxy::start(registry).await;
+    let proxy = Proxy::start(registry);
     // A target that the catalog has never heard of, over a store that has the package already.
     let name = format!("kill-{}-{number}", package.images.placed[0].repository);
     let setup = Setup::new("none").state_dir(&prepared.state_dir).target(

@@ -72,24 +72,24 @@ struct State {
 
 impl Proxy {
     /// Starts a proxy before `upstream`.
-    pub(crate) async fn start(upstream: SocketAddr) -> Self {
-        Self::start_as(upstream, Vec::new(), None).await
+    pub(crate) fn start(upstream: SocketAddr) -> Self {
+        Self::start_as(upstream, Vec::new(), None)
     }
 
     /// Starts a proxy that answers 429 to what goes beyond `limit`.
-    pub(crate) async fn start_with_limit(upstream: SocketAddr, limit: Limit) -> Self {
-        Self::start_as(upstream, Vec::new(), Some(Limiter::new(limit))).await
+    pub(crate) fn start_with_limit(upstream: SocketAddr, limit: Limit) -> Self {
+        Self::start_as(upstream, Vec::new(), Some(Limiter::new(limit)))
     }
 
     /// Starts a proxy that sends paths with one of the prefixes elsewhere.
-    pub(crate) async fn start_with_routes(
+    pub(crate) fn start_with_routes(
         upstream: SocketAddr,
         routes: Vec<(&'static str, SocketAddr)>,
     ) -> Self {
-        Self::start_as(upstream, routes, None).await
+        Self::start_as(upstream, routes, None)
     }
 
-    async fn start_as(
+    fn start_as(
         upstream: SocketAddr,
         routes: Vec<(&'static str, SocketAddr)>,
         limiter: Option<Limiter>,

@@ -109,7 +109,7 @@ async fn a_request_that_is_refused_for_their_number_is_repeated_and_nothing_else
             "HEAD GET HEAD HEAD POST PATCH PATCH PATCH PATCH PATCH PUT",
         ),
     ] {
-        let proxy = Proxy::start_with_limit(server.address(), Limit::EveryThird(None)).await;
+        let proxy = Proxy::start_with_limit(server.address(), Limit::EveryThird(None));
         let options = Options {
             address: proxy.address().to_string(),
             ..server.options()

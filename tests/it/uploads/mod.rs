@@ -234,7 +234,7 @@ async fn a_small_blob_costs_two_requests_and_a_large_one_two_and_its_chunks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_keeps_what_was_cut_gets_the_rest_and_from_then_on_all_at_once() {
     let server = Distribution::start().await;
-    let proxy = Proxy::start(server.address()).await;
+    let proxy = Proxy::start(server.address());
     let client = connect_via(&proxy, &server).await;
     let blob = Blob::new(3 * CHUNK_BYTES);
     proxy.break_next(Method::PATCH, Fault::CutAfter(40 * MIB));
@@ -259,7 +259,7 @@ async fn a_registry_that_loses_what_was_cut_gets_it_again_in_smaller_chunks() {
         ..Behaviour::default()
     };
     let server = Distribution::start_as(behaviour).await;
-    let proxy = Proxy::start(server.address()).await;
+    let proxy = Proxy::start(server.address());
     let client = connect_via(&proxy, &server).await;
     let notes = Notes::default();
     let blob = Blob::new(2 * CHUNK_BYTES);
@@ -276,7 +276,7 @@ async fn a_registry_that_loses_what_was_cut_gets_it_again_in_smaller_chunks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_registry_gets_again_what_it_loses_and_goes_on_between_chunks() {
     let registry = TestRegistry::start(Auth::None);
-    let proxy = Proxy::start(registry.address()).await;
+    let proxy = Proxy::start(registry.address());
     let methods = |proxy: &Proxy| -> Vec<String> {
         let requests = proxy.take_requests();
         let methods = requests.iter().map(|it| it.split(' ').next().unwrap());
@@ -314,7 +314,7 @@ async fn docker_registry_gets_again_what_it_loses_and_goes_on_between_chunks() {
 async fn an_upload_that_cannot_go_on_now_waits_for_the_next_run_and_one_that_never_can_is_given_up()
 {
     let server = Distribution::start().await;
-    let proxy = Proxy::start(server.address()).await;
+    let proxy = Proxy::start(server.address());
     let client = connect_via(&proxy, &server).await;
     let (blob, notes) = (Blob::new(2 * CHUNK_BYTES), Notes::default());
     proxy.break_next(Method::PATCH, Fault::Delay(Duration::ZERO));
@@ -344,7 +344,7 @@ async fn an_upload_that_cannot_go_on_now_waits_for_the_next_run_and_one_that_nev
 #[tokio::test(flavor = "multi_thread")]
 async fn each_failure_that_finds_more_there_earns_further_attempts() {
     let server = Distribution::start().await;
-    let proxy = Proxy::start(server.address()).await;
+    let proxy = Proxy::start(server.address());
     assert_eq!(server.options().retries.attempts_max, 4);
     let client = connect_via(&proxy, &server).await;
     let blob = Blob::new(4 * CHUNK_BYTES);

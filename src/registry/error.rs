@@ -341,6 +341,7 @@ impl Classified for Error {
             | Self::NotRegistry { .. }
             | Self::Setup { .. } => Class::Usage,
             Self::Login { source, .. } => source.class(),
+            Self::Proxy { source, .. } if transport::is_refused_by_proxy(source) => Class::Denied,
             Self::Proxy { .. }
             | Self::Unreachable { .. }
             | Self::Cut { .. }
@@ -375,6 +376,9 @@ impl Classified for Error {
             Self::Identity { address, .. } => Some(format!(
                 "set `client_cert_file` and `client_key` to a certificate that `{address}` knows, and its key"
             )),
+            Self::Proxy { proxy, source, .. } if transport::is_refused_by_proxy(source) => {
+                Some(format!("check the user name and the password for {proxy}"))
+            }
             Self::Proxy { address, proxy, .. } => Some(format!(
                 "check that {proxy} can be reached from here, and that it lets us through to `{address}`"
             )),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::base::{Class, Classified};
+use crate::base::{Chain, Class, Classified};
 
 /// A client that cannot be made. The clients of this crate turn it into errors of their own.
 #[derive(Debug, Error)]
@@ -142,6 +142,21 @@ pub fn find_refused_identity(error: &reqwest::Error) -> Option<&'static str> {
 /// Returns what to do about a server that cannot be reached.
 pub fn unreachable_hint(address: &str) -> String {
     format!("check that `{address}` can be reached from here, or set `connect_to`")
+}
+
+/// What the HTTP library says where a proxy wants another login, in errors of no type that could be named (hyper-util 0.1.21): after
+/// CONNECT, and of SOCKS 5 (RFC 1928 and 1929).
+const LOGIN_WORDS: [&str; 3] = [
+    "proxy authorization required",
+    "server does not support user/pass authentication",
+    "credentials not accepted",
+];
+
+/// Returns whether a proxy does not let us through because of who we are, or because we did not say so.
+pub fn is_refused_by_proxy(error: &reqwest::Error) -> bool {
+    let words = Chain(error).to_string();
+    error.status() == Some(reqwest::StatusCode::PROXY_AUTHENTICATION_REQUIRED)
+        || LOGIN_WORDS.iter().any(|it| words.contains(it))
 }
 
 /// Finds an error of one type among the sources of another. [`io::Error`] hides what it wraps from `source`.

@@ -19,7 +19,8 @@ pub use self::connect::{
     ensure_crypto_provider, is_bare,
 };
 pub use self::error::{
-    Action, CertificateProblem, Error, find_refused_identity, find_source, unreachable_hint,
+    Action, CertificateProblem, Error, find_refused_identity, find_source, is_refused_by_proxy,
+    unreachable_hint,
 };
 pub use self::message::Message;
 pub use self::proxy::{Proxies, Proxy, ProxyLogin};

@@ -106,6 +106,9 @@ async fn a_proxy_that_refuses_us_is_named_without_our_password() {
             );
             assert!(text.starts_with(&start), "{text}");
             assert!(matches!(error, Error::Proxy { .. }), "{error:?}");
+            // Asking again would lock somebody out.
+            assert_eq!(error.class(), Class::Denied, "{text}");
+            assert_eq!(client.counters().retries, 0);
             let hint = error.hint().unwrap();
             assert!(hint.contains(url.as_str()), "{hint}");
             let shown = format!("{text} {error:?} {client:?}");
@@ -185,7 +188,8 @@ async fn a_registry_that_asks_for_a_certificate_gets_ours() {
         let error = client.check().await.unwrap_err();
         assert!(matches!(error, Error::Identity { .. }), "{error:?}");
         assert_eq!(error.class(), Class::Denied);
-        assert_eq!(client.counters().retries, 0);
+        // With TLS 1.3 the refusal comes when the request is on its way already, and is lost where the connection is reset by that.
+        assert!(client.counters().retries <= 1);
         let hint = error.hint().unwrap();
         assert!(hint.contains("`client_key`"), "{hint}");
     }

@@ -233,19 +233,30 @@ impl Distribution {
     }
 }
 
-/// A body that is coming. It ends when it is read, and when its connection is dropped in the middle.
-struct Coming<'a>(&'a watch::Sender<u64>);
+/// A body that is coming to a session. It ends when it is read, and when its connection is dropped in the middle.
+struct Coming<'a> {
+    registry: &'a Registry,
+    id: u64,
+    is_whole: bool,
+}
 
 impl<'a> Coming<'a> {
-    fn new(bodies: &'a watch::Sender<u64>) -> Self {
-        bodies.send_modify(|bodies| *bodies += 1);
-        Self(bodies)
+    fn new(registry: &'a Registry, id: u64) -> Self {
+        registry.bodies.send_modify(|bodies| *bodies += 1);
+        Self {
+            registry,
+            id,
+            is_whole: false,
+        }
     }
 }
 
 impl Drop for Coming<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|bodies| *bodies -= 1);
+        if !self.is_whole && self.registry.behaviour.keeps == Keeps::Nothing {
+            self.registry.state().sessions.remove(&self.id);
+        }
+        self.registry.bodies.send_modify(|bodies| *bodies -= 1);
     }
 }
 
@@ -473,24 +484,17 @@ impl Registry {
 
     /// Takes a body as far as it comes.
     async fn take(&self, id: u64, body: Incoming, index: usize) -> Result<(), BoxError> {
-        let _coming = Coming::new(&self.bodies);
-        self.take_frames(id, body, index).await
+        let mut coming = Coming::new(self, id);
+        self.take_frames(id, body, index).await?;
+        coming.is_whole = true;
+        Ok(())
     }
 
     async fn take_frames(&self, id: u64, mut body: Incoming, index: usize) -> Result<(), BoxError> {
         let start = self.held(id).unwrap_or_default();
         let mut taken = 0;
         while let Some(frame) = body.frame().await {
-            let frame = match frame {
-                Ok(frame) => frame,
-                Err(error) => {
-                    if self.behaviour.keeps == Keeps::Nothing {
-                        self.state().sessions.remove(&id);
-                    }
-                    return Err(error.into());
-                }
-            };
-            let Ok(data) = frame.into_data() else {
+            let Ok(data) = frame?.into_data() else {
                 continue;
             };
             let count = data.len() as u64;

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Keys are hosts with or without port; in old files URLs, some with the path of an API. A key with the path of a
-//! namespace (`quay.io/team`), as podman can have them, is not used, because one client with its tokens serves all of a
+//! namespace (`registry.example/team`), as podman can have them, is not used, because one client with its tokens serves all of a
 //! registry, and a mount reads one repository and writes another: [`LoginFile::namespaces`] names them. Unknown fields are
 //! skipped.
 //!

@@ -5,7 +5,8 @@ It passes plain HTTP/1.1 on as it comes, `Host` included, so that the registry b
 
 import asyncio
 import collections
-import threading
+
+from loop_thread import LoopThread
 
 # How much is read at a time.
 PIECE_BYTES = 256 << 10
@@ -13,25 +14,16 @@ PIECE_BYTES = 256 << 10
 TLS_HANDSHAKE = b"\x16"
 
 
-class CountingProxy:
+class CountingProxy(LoopThread):
     """A running proxy before `upstream` (HOST:PORT)."""
 
     def __init__(self, upstream):
-        self.host, _, self.port = upstream.rpartition(":")
         self.requests = collections.Counter()
         self.bytes_sent = 0
-        self.loop = asyncio.new_event_loop()
-        started = threading.Event()
-        self.thread = threading.Thread(target=self._run, args=[started], daemon=True)
-        self.thread.start()
-        started.wait()
+        super().__init__(upstream)
 
-    def _run(self, started):
-        asyncio.set_event_loop(self.loop)
-        server = self.loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20))
-        self.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
-        started.set()
-        self.loop.run_forever()
+    def listen(self):
+        return asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
 
     def take(self):
         """Returns the number of requests and the bytes sent since the last call."""
@@ -39,13 +31,6 @@ class CountingProxy:
         self.requests.clear()
         self.bytes_sent = 0
         return taken
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
 
     async def _serve(self, client, to_client):
         server, to_server = await asyncio.open_connection(self.host, int(self.port))

@@ -7,38 +7,22 @@ bandwidth, no slow start. What is under way on a connection has a bound, as it h
 
 import asyncio
 import collections
-import threading
+
+from loop_thread import LoopThread
 
 # How many bytes may be under way in one direction of a connection. Chosen: 20 ms at 6 Gbit/s.
 UNDER_WAY_BYTES = 16 << 20
 
 
-class DelayingProxy:
+class DelayingProxy(LoopThread):
     """A running proxy before `upstream` (HOST:PORT), `round_trip` seconds away from its clients."""
 
     def __init__(self, upstream, round_trip):
-        self.host, _, self.port = upstream.rpartition(":")
         self.round_trip = round_trip
-        self.loop = asyncio.new_event_loop()
-        started = threading.Event()
-        self.thread = threading.Thread(target=self._run, args=[started], daemon=True)
-        self.thread.start()
-        started.wait()
+        super().__init__(upstream)
 
-    def _run(self, started):
-        asyncio.set_event_loop(self.loop)
-        listening = self.loop.create_server(lambda: _Client(self), "127.0.0.1", 0)
-        server = self.loop.run_until_complete(listening)
-        self.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
-        started.set()
-        self.loop.run_forever()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
+    def listen(self):
+        return self.loop.create_server(lambda: _Client(self), "127.0.0.1", 0)
 
 
 class _Line:
